@@ -1,0 +1,244 @@
+//! Where bytes lie: [`BlobStore`] and the stores that come with the crate.
+//!
+//! A store takes parts in any order and makes one blob of them without copying what it can keep
+//! in place. It knows no protocol and no metadata: which parts count is told to it.
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+
+use crate::{
+    error::Result,
+    upload::{Blob, Handle, Key, Part, Plan, Receipt, UploadId},
+};
+
+#[cfg(feature = "disk")]
+pub mod disk;
+mod memory;
+
+#[cfg(feature = "disk")]
+pub use disk::DiskBlobs;
+pub use memory::MemoryBlobs;
+
+/// The bytes of a blob, in order.
+pub type BlobBody = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// Keeps the bytes of uploads.
+///
+/// # What a store guarantees
+/// * **Durable**: what [`PartWriter::finish`], [`complete`](Self::complete) and [`begin`](Self::begin) answered
+///   survives a power loss right after. A write error is reported once and never papered over by a second sync.
+/// * **Claims**: [`open`](Self::open) takes a slot over. From its return on no byte of an older attempt at that
+///   slot can change any more, although its writer or a job of it may still exist: that one gets
+///   [`Superseded`](crate::ErrorKind::Superseded). `open` may wait for the older attempt's outstanding batch, never
+///   for its next one.
+/// * **Complete is idempotent**: any number of times, by anybody, also after a crash in the middle, and it
+///   answers [`Completed::Done`] only if the key holds exactly these parts. Before it touches anything it makes sure
+///   that no writer of the upload changes a byte any more. That an object exists under the key proves nothing.
+/// * **Published bytes never change**, and a key that holds something else is never written over.
+/// * **Cancel-safe**: a dropped future or writer abandons the attempt; what it left behind goes with
+///   [`discard`](Self::discard).
+///
+/// `Arc<T>` and `Box<T>` of a store are stores.
+#[async_trait]
+pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
+    /// What the store can do.
+    fn limits(&self) -> Limits;
+
+    /// Prepares an upload that will be published under `key`. The handle is nothing until somebody
+    /// records it: what nobody recorded is found by [`begun`](Self::begun) and discarded.
+    ///
+    /// # Errors
+    /// [`NoSpace`](crate::ErrorKind::NoSpace) if `plan` says that it cannot fit.
+    async fn begin(&self, id: UploadId, key: &Key, plan: &Plan) -> Result<Handle>;
+
+    /// Claims a slot for writing. Nothing in place changes before the first [`write`](PartWriter::write), so the
+    /// caller can look the part up in between.
+    async fn open(&self, handle: &Handle, slot: Slot) -> Result<Box<dyn PartWriter>>;
+
+    /// The bytes of these parts before they are published, to be read back and inspected; `None`
+    /// if the store cannot read them before [`complete`](Self::complete).
+    async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>>;
+
+    /// Makes the blob of these parts, in this order, and publishes it under `key`.
+    async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed>;
+
+    /// Removes whatever lies under the handle, recorded or not; a blob that was published stays. Succeeds if there is nothing.
+    async fn discard(&self, handle: &Handle) -> Result<()>;
+
+    /// Handles that were begun at least `older_than` ago and neither discarded: for the sweep that
+    /// finds what nobody recorded.
+    async fn begun(&self, older_than: Duration) -> Result<Vec<(UploadId, Handle)>>;
+
+    /// The blob under `key`, if there is one.
+    async fn head(&self, key: &Key) -> Result<Option<Blob>>;
+
+    /// The bytes of the blob under `key` within `range`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none.
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<BlobBody>;
+
+    /// Deletes the blob under `key`. Succeeds if there is none.
+    async fn delete(&self, key: &Key) -> Result<()>;
+}
+
+/// Writes one attempt at one part. Dropping it abandons the attempt.
+#[async_trait]
+pub trait PartWriter: fmt::Debug + Send {
+    /// Appends `frames` to the part. The caller batches; a store need not gather them.
+    ///
+    /// # Errors
+    /// [`Superseded`](crate::ErrorKind::Superseded) when a newer attempt claimed the slot or the upload was sealed;
+    /// [`TooLarge`](crate::ErrorKind::TooLarge) past [`Slot::max_len`], with nothing of `frames` written;
+    /// [`NoSpace`](crate::ErrorKind::NoSpace). After an error the attempt is over.
+    async fn write(&mut self, frames: Vec<Bytes>) -> Result<()>;
+
+    /// Makes the part durable.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write). An error of the sync is final for this attempt.
+    async fn finish(self: Box<Self>) -> Result<Receipt>;
+}
+
+/// The place a part is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Slot {
+    /// The part's number.
+    pub number: u32,
+    /// Where the part begins in the blob, in bytes. `None` while that is not known: such a part is kept
+    /// aside and put in its place by `complete`.
+    pub offset: Option<u64>,
+    /// The longest the part may get, in bytes.
+    pub max_len: u64,
+}
+
+impl Slot {
+    /// A slot whose place is known.
+    #[must_use]
+    pub const fn at(number: u32, offset: u64, max_len: u64) -> Self {
+        Self {
+            number,
+            offset: Some(offset),
+            max_len,
+        }
+    }
+
+    /// A slot whose place is not known yet.
+    #[must_use]
+    pub const fn aside(number: u32, max_len: u64) -> Self {
+        Self {
+            number,
+            offset: None,
+            max_len,
+        }
+    }
+}
+
+/// The answer of [`BlobStore::complete`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Completed {
+    /// The key holds exactly these parts.
+    Done(Blob),
+    /// These parts are definitely not there as recorded; nothing was published.
+    PartsLost(Vec<u32>),
+    /// The key holds something else; nothing was published.
+    KeyTaken,
+}
+
+/// What a store can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Parts lie where the blob will be, so that a late write of an abandoned attempt could do harm.
+    /// Such a store belongs to one process; the engine fences its uploads after a restart.
+    pub in_place: bool,
+    /// The smallest part but the last, in bytes.
+    pub min_part: u64,
+    /// The largest part, in bytes.
+    pub max_part: u64,
+    /// The most parts of a blob.
+    pub max_parts: u32,
+    /// The chunk size to propose for small files, in bytes.
+    pub preferred_part: u64,
+    /// How long an unfinished upload may lie idle before the backend itself drops it.
+    pub max_idle: Option<Duration>,
+}
+
+impl Limits {
+    /// No bound but those of the numbers themselves; 5 MiB proposed.
+    pub const UNBOUNDED: Self = Self {
+        in_place: false,
+        min_part: 0,
+        max_part: u64::MAX,
+        max_parts: u32::MAX,
+        preferred_part: 5 << 20,
+        max_idle: None,
+    };
+}
+
+/// Bytes `start..end` of a blob; without an end, to the last one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ByteRange {
+    /// The first byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: Option<u64>,
+}
+
+impl ByteRange {
+    /// The whole blob.
+    pub const ALL: Self = Self { start: 0, end: None };
+
+    /// Bytes `start..end`.
+    #[must_use]
+    pub const fn new(start: u64, end: Option<u64>) -> Self {
+        Self { start, end }
+    }
+}
+
+macro_rules! through_pointer {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<T: BlobStore + ?Sized> BlobStore for $pointer<T> {
+            fn limits(&self) -> Limits {
+                (**self).limits()
+            }
+            async fn begin(&self, id: UploadId, key: &Key, plan: &Plan) -> Result<Handle> {
+                (**self).begin(id, key, plan).await
+            }
+            async fn open(&self, handle: &Handle, slot: Slot) -> Result<Box<dyn PartWriter>> {
+                (**self).open(handle, slot).await
+            }
+            async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
+                (**self).read_parts(handle, parts).await
+            }
+            async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {
+                (**self).complete(handle, key, parts).await
+            }
+            async fn discard(&self, handle: &Handle) -> Result<()> {
+                (**self).discard(handle).await
+            }
+            async fn begun(&self, older_than: Duration) -> Result<Vec<(UploadId, Handle)>> {
+                (**self).begun(older_than).await
+            }
+            async fn head(&self, key: &Key) -> Result<Option<Blob>> {
+                (**self).head(key).await
+            }
+            async fn read(&self, key: &Key, range: ByteRange) -> Result<BlobBody> {
+                (**self).read(key, range).await
+            }
+            async fn delete(&self, key: &Key) -> Result<()> {
+                (**self).delete(key).await
+            }
+        }
+    };
+}
+
+through_pointer!(Arc);
+through_pointer!(Box);

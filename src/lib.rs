@@ -1,0 +1,22 @@
+//! Chunked, resumable uploads for Tower.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod access;
+pub mod blob;
+mod engine;
+mod error;
+pub mod hook;
+pub mod metadata;
+pub mod upload;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
+#[doc(inline)]
+pub use access::{Authorizer, Caller};
+pub use engine::*;
+pub use error::{Error, ErrorKind, Result};
+#[doc(inline)]
+pub use hook::Hook;
+#[doc(inline)]
+pub use upload::{Digest, Event, FileName, Key, Owner, State, Target, UploadId};

@@ -1,0 +1,7 @@
+//! stub
+/// stub
+#[derive(Debug)]
+pub struct RedbMetadata;
+/// stub
+#[derive(Debug)]
+pub struct RedbOptions;

@@ -1,0 +1,21 @@
+//! The words of the crate as types: ids, names, digests, parts and the record of an upload.
+//!
+//! Whatever comes from outside (an id, a file name, a digest) is parsed into one of these types
+//! at the door; past it, nothing checks again.
+
+mod digest;
+mod event;
+mod id;
+mod name;
+mod record;
+mod time;
+
+pub use digest::{Algorithm, Digest};
+pub use event::{Event, EventId, EventKind};
+pub use id::UploadId;
+pub use name::{FileName, Key, Owner, Target};
+pub use record::{
+    Blob, Handle, HashState, Intent, Layout, Part, Plan, Protocol, Receipt, Record, Snapshot, State, Tally, Version,
+    Wake,
+};
+pub use time::Timestamp;

@@ -1,0 +1,561 @@
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, Event, EventId, EventKind, FileName, Key, Owner, Target, Timestamp, UploadId};
+use crate::error::{Error, Result};
+
+/// Counts the changes of a record; an [`update`](crate::metadata::MetadataStore::update) names the
+/// one it was made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub(crate) u64);
+
+impl Version {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The next one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Where an upload is in its life. All but the first two are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum State {
+    /// Takes chunks.
+    Open,
+    /// All bytes are there and sealed; the blob is being made.
+    Assembling,
+    /// The blob is published.
+    Assembled,
+    /// It can never be assembled; the record says why.
+    Failed,
+    /// Given up by its owner.
+    Aborted,
+    /// Nobody went on with it in time.
+    Expired,
+    /// The finished blob was deleted.
+    Deleted,
+}
+
+impl State {
+    /// Whether nothing follows, a deletion of an assembled upload aside.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Open | Self::Assembling)
+    }
+
+    /// Whether an upload in this state holds its name.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Open | Self::Assembling | Self::Assembled)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Assembling => "assembling",
+            Self::Assembled => "assembled",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+            Self::Expired => "expired",
+            Self::Deleted => "deleted",
+        })
+    }
+}
+
+/// How a client sends its pieces; fixed at creation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Layout {
+    /// Numbered chunks, in any order, in parallel.
+    Indexed,
+    /// Appends at the end.
+    Sequential,
+}
+
+/// The protocol that created an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Protocol {
+    /// The plain engine, no protocol.
+    Engine,
+    /// The chunk API.
+    Chunk,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Engine => "engine",
+            Self::Chunk => "chunk",
+        })
+    }
+}
+
+/// What is known of the shape of an upload. What is `None` becomes known later and is then fixed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Numbered chunks or appends.
+    pub layout: Layout,
+    /// Size of the whole file in bytes.
+    pub size: Option<u64>,
+    /// Size of every chunk but the last, in bytes: the pin. Indexed uploads only.
+    pub chunk_size: Option<u64>,
+    /// Number of chunks, at least 1. Indexed uploads only.
+    pub chunks: Option<u32>,
+}
+
+impl Plan {
+    /// Appends of a file of `size` bytes.
+    #[must_use]
+    pub const fn sequential(size: Option<u64>) -> Self {
+        Self {
+            layout: Layout::Sequential,
+            size,
+            chunk_size: None,
+            chunks: None,
+        }
+    }
+
+    /// `chunks` numbered chunks; their size may not be known yet.
+    #[must_use]
+    pub const fn indexed(chunks: u32, chunk_size: Option<u64>, size: Option<u64>) -> Self {
+        Self {
+            layout: Layout::Indexed,
+            size,
+            chunk_size,
+            chunks: Some(chunks),
+        }
+    }
+
+    /// Whether `number` is the last chunk.
+    #[must_use]
+    pub fn is_last(&self, number: u32) -> bool {
+        self.chunks == number.checked_add(1)
+    }
+
+    /// The exact length of chunk `number` in bytes, when it follows from what is known.
+    #[must_use]
+    pub fn chunk_len(&self, number: u32) -> Option<u64> {
+        let chunk_size = self.chunk_size?;
+        if self.is_last(number) {
+            self.size?.checked_sub(chunk_size.checked_mul(number.into())?)
+        } else {
+            Some(chunk_size)
+        }
+    }
+
+    /// Where chunk `number` begins in the file, in bytes, when it is known.
+    #[must_use]
+    pub fn chunk_offset(&self, number: u32) -> Option<u64> {
+        if number == 0 {
+            Some(0)
+        } else {
+            self.chunk_size?.checked_mul(number.into())
+        }
+    }
+}
+
+/// What a blob store needs to find an upload's bytes again: opaque to all others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Handle(String);
+
+impl Handle {
+    /// A handle of the store's own making.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text the store gave.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a blob store needs back to complete one part (an `ETag`, a block id, a file): opaque to all others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Receipt(String);
+
+impl Receipt {
+    /// A receipt of the store's own making.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text the store gave.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A piece of the blob that is durable in the blob store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Part {
+    /// Its place among the parts, from 0; the chunk's index for indexed uploads.
+    pub number: u32,
+    /// Its length in bytes.
+    pub len: u64,
+    /// CRC-64/NVME of its bytes.
+    pub crc64: u64,
+    /// What the blob store needs back.
+    pub receipt: Receipt,
+}
+
+impl Part {
+    /// A part.
+    #[must_use]
+    pub const fn new(number: u32, len: u64, crc64: u64, receipt: Receipt) -> Self {
+        Self {
+            number,
+            len,
+            crc64,
+            receipt,
+        }
+    }
+}
+
+/// The state of a running hash over exactly the bytes `[0, end)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HashState {
+    /// How many bytes went in.
+    pub end: u64,
+    /// The state as the hash's crate serializes it, led by algorithm and format.
+    pub state: Vec<u8>,
+}
+
+impl HashState {
+    /// A state after `end` bytes.
+    #[must_use]
+    pub const fn new(end: u64, state: Vec<u8>) -> Self {
+        Self { end, state }
+    }
+}
+
+/// A finished blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Blob {
+    /// Its size in bytes.
+    pub size: u64,
+    /// The store's own validator, when it has one.
+    pub etag: Option<String>,
+}
+
+impl Blob {
+    /// A blob of `size` bytes.
+    #[must_use]
+    pub const fn new(size: u64, etag: Option<String>) -> Self {
+        Self { size, etag }
+    }
+}
+
+/// What shall become of an upload once its running assembly has come to a definite end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Intent {
+    /// Give it up.
+    Abort,
+    /// Delete the blob.
+    Delete,
+}
+
+/// When the driver shall look at a record next. The store turns it into a moment by its own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wake {
+    /// As it was.
+    Keep,
+    /// Not again.
+    Never,
+    /// After this time.
+    After(Duration),
+    /// When the upload expires; activity moves that on.
+    AtExpiry,
+}
+
+/// The upload as metadata.
+///
+/// Stores keep it whole ([`encode`](Self::encode), [`decode`](Self::decode)) and index what
+/// [`name`](Self::name), [`held_key`](Self::held_key), [`owner`](Self::owner) and
+/// [`due_at`](Self::due_at) say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Record {
+    /// Names the upload.
+    pub id: UploadId,
+    /// Set by the store: 1 at creation, one more with every change of the record.
+    pub version: Version,
+    /// Where it is in its life.
+    pub state: State,
+    /// What shall become of it after its assembly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
+    /// The protocol that created it.
+    pub protocol: Protocol,
+    /// Who created it.
+    pub owner: Owner,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// The name the client gave its file.
+    pub file_name: FileName,
+    /// Whether (owner, target, file name) names this upload alone.
+    pub named: bool,
+    /// Where the blob will lie.
+    pub key: Key,
+    /// Whether the key is this upload's: from its creation until it is given up before sealing or has a definite end.
+    pub key_held: bool,
+    /// What the client said about its file, as it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Its shape.
+    pub plan: Plan,
+    /// Who may write: a commit under an older epoch is refused.
+    pub epoch: u64,
+    /// What the blob store needs to find its bytes.
+    pub handle: Handle,
+    /// Whether the blob store still holds something under the handle.
+    pub staged: bool,
+    /// The checksum of the whole file that the client promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Digest>,
+    /// The running hash of a sequential upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<HashState>,
+    /// The finished blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<Blob>,
+    /// CRC-64/NVME of the finished blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc64: Option<u64>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// How often its assembly was tried.
+    #[serde(default)]
+    pub attempts: u32,
+    /// How long it lives without activity; `None` for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_after: Option<Duration>,
+    /// Set by the store: when it was created.
+    #[serde(default)]
+    pub created_at: Timestamp,
+    /// Set by the store: when it expires, while open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Set by the store: when the driver shall look at it next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// How many events there were.
+    #[serde(default)]
+    pub events: u32,
+    /// Events that were not told yet, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outbox: Vec<Event>,
+}
+
+/// The format of encoded records: the first byte.
+const FORMAT: u8 = 1;
+
+impl Record {
+    /// A new, open upload without target, expiry or checksum.
+    #[must_use]
+    pub fn new(id: UploadId, owner: Owner, file_name: FileName, key: Key, plan: Plan, handle: Handle) -> Self {
+        Self {
+            id,
+            version: Version(0),
+            state: State::Open,
+            intent: None,
+            protocol: Protocol::Engine,
+            owner,
+            target: None,
+            file_name,
+            named: false,
+            key,
+            key_held: true,
+            metadata: BTreeMap::new(),
+            plan,
+            epoch: 1,
+            handle,
+            staged: true,
+            checksum: None,
+            hash: None,
+            blob: None,
+            crc64: None,
+            failure: None,
+            attempts: 0,
+            expire_after: None,
+            created_at: Timestamp::default(),
+            expires_at: None,
+            due_at: None,
+            events: 0,
+            outbox: Vec::new(),
+        }
+    }
+
+    /// The record as bytes: a format byte, then JSON.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![FORMAT];
+        serde_json::to_writer(&mut out, self).expect("a record has only string keys and no failing serializer");
+        out
+    }
+
+    /// The record of what [`encode`](Self::encode) gave, now or in an older release.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it is of a newer format, or damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        match bytes {
+            [FORMAT, json @ ..] => serde_json::from_slice(json)
+                .map_err(|error| Error::internal("A metadata record is damaged").with_source(error)),
+            [format, ..] => Err(Error::internal(format!(
+                "A metadata record has format {format}, this release reads format {FORMAT}; run the release that wrote it"
+            ))),
+            [] => Err(Error::internal("A metadata record is empty")),
+        }
+    }
+
+    /// What names this upload alone, while it is live: (owner, target, file name).
+    #[must_use]
+    pub fn name(&self) -> Option<(&Owner, Option<&Target>, &FileName)> {
+        (self.named && self.state.is_live()).then_some((&self.owner, self.target.as_ref(), &self.file_name))
+    }
+
+    /// The final key, while no other upload may have it.
+    #[must_use]
+    pub fn held_key(&self) -> Option<&Key> {
+        self.key_held.then_some(&self.key)
+    }
+
+    /// The bytes this upload counts for against its owner's quota: those declared or those
+    /// stored, whichever are more; none once it has ended.
+    #[must_use]
+    pub fn reserved(&self, tally: Tally) -> u64 {
+        match self.state {
+            State::Open | State::Assembling => self.plan.size.unwrap_or(0).max(tally.bytes),
+            _ => 0,
+        }
+    }
+
+    /// Sets the times. Every store calls it with its own clock's `now` on `create` and `update`,
+    /// and on a `commit` that shall slide the expiry (with [`Wake::AtExpiry`]).
+    pub fn stamp(&mut self, now: Timestamp, wake: Wake) {
+        if self.version == Version(0) {
+            self.created_at = now;
+        }
+        match wake {
+            Wake::Keep => {}
+            Wake::Never => self.due_at = None,
+            Wake::After(wait) => self.due_at = Some(now.after(wait)),
+            Wake::AtExpiry => {
+                self.expires_at = self.expire_after.map(|after| now.after(after));
+                if self.outbox.is_empty() || self.due_at.is_none() {
+                    self.due_at = self.expires_at;
+                }
+            }
+        }
+        if self.state != State::Open {
+            self.expires_at = None;
+        } else if self.expires_at.is_none() {
+            self.expires_at = self.expire_after.map(|after| now.after(after));
+        }
+        if let (State::Open, Some(expires)) = (self.state, self.expires_at) {
+            self.due_at = Some(self.due_at.map_or(expires, |due| due.min(expires)));
+        }
+    }
+
+    /// Whether sliding the expiry from what is stored to `now` is worth a change: it is coarse, a
+    /// sixteenth of the time.
+    #[must_use]
+    pub fn slides(&self, now: Timestamp) -> bool {
+        match (self.state, self.expire_after, self.expires_at) {
+            (State::Open, Some(after), Some(expires)) => now.after(after).since(expires) > after / 16,
+            _ => false,
+        }
+    }
+
+    /// Appends an event to the outbox.
+    pub(crate) fn push_event(&mut self, kind: EventKind) {
+        self.outbox.push(Event {
+            id: EventId::new(self.id, self.events),
+            kind,
+            owner: self.owner.clone(),
+            target: self.target.clone(),
+            file_name: self.file_name.clone(),
+            key: self.key.clone(),
+            size: self.blob.as_ref().map(|blob| blob.size).or(self.plan.size),
+        });
+        self.events += 1;
+    }
+}
+
+/// What has been committed of an upload, kept by the store so that asking is cheap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Tally {
+    /// How many parts.
+    pub parts: u32,
+    /// How many bytes; for sequential uploads this is the offset.
+    pub bytes: u64,
+    /// One more with every change of the upload, its record's and its parts' alike.
+    pub revision: u64,
+}
+
+/// An upload as a store has it: one consistent read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The record.
+    pub record: Record,
+    /// What has been committed.
+    pub tally: Tally,
+    /// The parts that were asked for, by number.
+    pub parts: Vec<Part>,
+}
+
+impl Snapshot {
+    /// A snapshot.
+    #[must_use]
+    pub const fn new(record: Record, tally: Tally, parts: Vec<Part>) -> Self {
+        Self { record, tally, parts }
+    }
+}
+
+impl Tally {
+    /// This tally with `parts` added or taken away.
+    #[must_use]
+    pub fn with(mut self, added: &[Part], removed: &[Part]) -> Self {
+        for part in added {
+            self.parts = self.parts.saturating_add(1);
+            self.bytes = self.bytes.saturating_add(part.len);
+        }
+        for part in removed {
+            self.parts = self.parts.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(part.len);
+        }
+        self.revision += 1;
+        self
+    }
+}
