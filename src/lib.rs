@@ -20,4 +20,4 @@ pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]
 pub use hook::Hook;
 #[doc(inline)]
-pub use upload::{Digest, Event, FileName, Key, Owner, State, Target, UploadId};
+pub use upload::{Digest, Event, EventKind, FileName, Key, Owner, State, Target, UploadId};

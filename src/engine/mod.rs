@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+pub use append::NewAppend;
 pub use audit::{Audit, Finding, Problem, Swept};
 pub use budget::Held;
 pub use builder::{Builder, Ready, Unauthorized, Verify};
