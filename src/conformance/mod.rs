@@ -74,12 +74,29 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::metadata::{MemoryMetadata, MetadataStore};
+    use crate::{
+        blob::{BlobStore, MemoryBlobs},
+        metadata::{MemoryMetadata, MetadataStore},
+    };
 
     #[tokio::test(flavor = "multi_thread")]
     async fn memory_metadata() {
         metadata::run(async || MemoryMetadata::new()).await;
         metadata::run(|| async { Arc::new(MemoryMetadata::new()) as Arc<dyn MetadataStore> }).await;
         metadata::run(async || Box::new(MemoryMetadata::new()) as Box<dyn MetadataStore>).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn memory_blobs() {
+        blob::run(async || MemoryBlobs::new()).await;
+        blob::run(|| async { Arc::new(MemoryBlobs::new()) as Arc<dyn BlobStore> }).await;
+        blob::run(async || Box::new(MemoryBlobs::new()) as Box<dyn BlobStore>).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn durability_on_what_is_never_closed() {
+        let (metadata, blobs) = (Arc::new(MemoryMetadata::new()), Arc::new(MemoryBlobs::new()));
+        metadata::durability(async || metadata.clone()).await;
+        blob::durability(async || blobs.clone()).await;
     }
 }
