@@ -29,7 +29,7 @@ const MOUNT = '/api/streaming';
 const MINUTE = 60_000;
 
 // Upload speeds, so that an interruption lands in the middle however busy the machine is.
-const SECONDS_PER_UPLOAD = 40;
+const SECONDS_PER_UPLOAD = 60;
 const HOLD = 2000; // bytes per second: as good as standing still
 const FREE = -1;
 
@@ -186,7 +186,7 @@ async function midway(page, percent = 30) {
   await page.waitForFunction((least) => {
     const { stored, total } = document.getElementById('chunks').dataset;
     return document.getElementById('progress').value >= least && Number(stored) > 0;
-  }, percent, { timeout: 2 * MINUTE });
+  }, percent, { polling: 100, timeout: 3 * MINUTE });
   const { total, stored } = await chunks(page);
   assert.ok(stored < total, 'the upload was over before it could be interrupted: take a larger --video');
   return { total, stored };
@@ -197,7 +197,7 @@ async function finished(page) {
     const error = document.getElementById('error');
     if (!error.hidden) throw new Error(`the page shows an error: ${error.textContent}`);
     return !document.getElementById('watch').hidden && /^Done/.test(document.getElementById('status').textContent);
-  }, null, { timeout: 3 * MINUTE });
+  }, null, { polling: 250, timeout: 3 * MINUTE });
 }
 
 async function assertPlays(page) {
