@@ -7,6 +7,7 @@ mod engine;
 mod error;
 pub mod hook;
 pub mod metadata;
+mod planted;
 pub mod upload;
 
 #[cfg(any(test, feature = "conformance"))]
