@@ -2,7 +2,10 @@
 //! is not a test.
 
 /// A bug that can be planted.
-#[cfg_attr(not(test), allow(dead_code, reason = "each is asked for by the code that would have it"))]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "each is asked for by the code that would have it")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Bug {
     /// A chunk is acknowledged before its commit.

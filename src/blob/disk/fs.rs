@@ -8,8 +8,7 @@ use crate::{error::Result, upload::Timestamp};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Open {
+pub(crate) enum Open {
     /// A new file, to be written; it must not exist.
     New,
     /// A file that exists, to be read and written.
@@ -22,14 +21,13 @@ pub enum Open {
 
 /// What is known of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stat {
+pub(crate) struct Stat {
     /// Names the file on this machine: device and inode.
-    pub identity: (u64, u64),
+    pub(crate) identity: (u64, u64),
     /// Its names.
-    pub links: u64,
+    pub(crate) links: u64,
     /// Its length in bytes.
-    pub len: u64,
+    pub(crate) len: u64,
 }
 
 /// A file system beneath one directory. Paths are relative to it, their segments parsed by the caller;
@@ -38,7 +36,7 @@ pub struct Stat {
 /// Each [`open`](Self::open) is an open file description of its own, and an error of writing back is told
 /// once to each: so what shall be known to be durable is written, linked or created after the
 /// description was opened that syncs it.
-pub trait Fs: Clone + fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Fs: Clone + fmt::Debug + Send + Sync + 'static {
     /// An open file or directory.
     type File: fmt::Debug + Send + Sync + 'static;
 
@@ -56,8 +54,7 @@ pub trait Fs: Clone + fmt::Debug + Send + Sync + 'static {
     fn stat(&self, file: &Self::File) -> impl Future<Output = io::Result<Stat>> + Send;
 
     /// Writes all `frames`, one behind the other, from `offset` on.
-    fn write(&self, file: &Self::File, offset: u64, frames: Vec<Bytes>)
-    -> impl Future<Output = io::Result<()>> + Send;
+    fn write(&self, file: &Self::File, offset: u64, frames: Vec<Bytes>) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Reads up to `len` bytes from `offset` on; fewer only at the end of the file.
     fn read(&self, file: &Self::File, offset: u64, len: usize) -> impl Future<Output = io::Result<Bytes>> + Send;

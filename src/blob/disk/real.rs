@@ -28,7 +28,7 @@ use crate::{
 
 /// The machine's file system beneath one locked directory.
 #[derive(Clone, Debug)]
-pub struct RealFs(Arc<Root>);
+pub(crate) struct RealFs(Arc<Root>);
 
 /// Lives as long as any job does: the lock is not given up before the last late write.
 #[derive(Debug)]
@@ -51,11 +51,9 @@ impl RealFs {
             let path = path.clone();
             move || {
                 create_root(&path, sync)?;
-                let dir = File::from(rustix::fs::open(
-                    &path,
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )?);
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(io::Error::from)?;
+                let dir = File::from(dir);
                 let lock = beneath(&dir, "lock", OFlags::RDWR | OFlags::CREATE, FILE)?;
                 Ok((dir, lock))
             }
@@ -165,7 +163,11 @@ impl Fs for RealFs {
     }
 
     async fn sync(&self, file: &File) -> io::Result<()> {
-        if file.metadata()?.is_dir() { file.sync_all() } else { file.sync_data() }
+        if file.metadata()?.is_dir() {
+            file.sync_all()
+        } else {
+            file.sync_data()
+        }
     }
 
     async fn mkdir(&self, path: String) -> io::Result<()> {
@@ -200,10 +202,12 @@ impl Fs for RealFs {
         let mut found = Vec::new();
         for entry in Dir::read_from(&dir)? {
             let entry = entry?;
-            let Some(name) = entry.file_name().to_str().ok().filter(|name| name.starts_with(&prefix)) else {
+            let name = entry.file_name().to_str().unwrap_or(".");
+            if name == "." || name == ".." || !name.starts_with(&prefix) {
                 continue;
-            };
-            match beneath(&dir, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).and_then(|file| file.metadata()) {
+            }
+            match beneath(&dir, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).and_then(|file| file.metadata())
+            {
                 Ok(metadata) if metadata.is_file() => found.push((name.to_owned(), modified(&metadata))),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -237,14 +241,24 @@ async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 's
 
 /// Creates the directory and those above it, each for the owner alone, and makes their names durable.
 fn create_root(path: &Path, sync: bool) -> Result<()> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    let missing: Vec<&Path> = path.ancestors().take_while(|path| *path != Path::new("") && !path.exists()).collect();
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|path| *path != Path::new("") && !path.exists())
+        .collect();
     for path in missing.into_iter().rev() {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ if !sync => {}
             _ => {
-                let above = path.parent().filter(|path| *path != Path::new("")).unwrap_or(Path::new("."));
+                let above = path
+                    .parent()
+                    .filter(|path| *path != Path::new(""))
+                    .unwrap_or(Path::new("."));
                 File::open(above)?.sync_all()?;
             }
         }
@@ -272,7 +286,11 @@ fn locked(path: &Path, lock: &File) -> Error {
 /// Opens `path`, of which no segment may be a symbolic link, beneath `dir`.
 fn beneath(dir: &File, path: &str, flags: OFlags, mode: Mode) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mode = if flags.contains(OFlags::CREATE) { mode } else { Mode::empty() };
+    let mode = if flags.contains(OFlags::CREATE) {
+        mode
+    } else {
+        Mode::empty()
+    };
     #[cfg(any(target_os = "linux", target_os = "android"))]
     loop {
         use rustix::fs::ResolveFlags;
@@ -365,6 +383,9 @@ fn copy_in_kernel(_: &File, _: &File, _: u64, _: u64) -> io::Result<u64> {
 }
 
 fn modified(metadata: &Metadata) -> Timestamp {
-    let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let since = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     Timestamp::default().after(since.unwrap_or_default())
 }
