@@ -14,7 +14,7 @@
 //! else makes to a file in `partial` makes the store take it for published.
 
 mod claims;
-mod fs;
+pub(crate) mod fs;
 mod options;
 mod place;
 mod publish;
@@ -23,7 +23,7 @@ mod real;
 #[cfg(test)]
 pub(crate) mod sim;
 mod space;
-mod store;
+pub(crate) mod store;
 mod sys;
 #[cfg(test)]
 mod tests;

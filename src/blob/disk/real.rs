@@ -254,12 +254,14 @@ fn create_root(path: &Path, sync: bool) -> Result<()> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ if !sync => {}
-            _ => {
-                let above = path
-                    .parent()
-                    .filter(|path| *path != Path::new(""))
-                    .unwrap_or(Path::new("."));
-                File::open(above)?.sync_all()?;
+            made => {
+                let above = path.parent().filter(|path| *path != Path::new(""));
+                let synced = File::open(above.unwrap_or(Path::new("."))).and_then(|above| above.sync_all());
+                if synced.is_err() && made.is_ok() {
+                    // Made anew the next time, it is a change that a sync can fail for.
+                    let _ = std::fs::remove_dir(path);
+                }
+                synced?;
             }
         }
     }

@@ -52,13 +52,22 @@ impl<F: Fs> Disk<F> {
         let shared = Arc::clone(&store.shared);
         let job = async move {
             let root = shared.fs.open(".".into(), Open::Directory).await?;
+            let mut made = Vec::new();
             for folder in ["partial", "blobs"] {
                 match shared.fs.mkdir(folder.into()).await {
-                    Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
-                    _ => {}
+                    Ok(()) => made.push(folder),
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
-            Ok(shared.sync_directory(&root).await?)
+            if let Err(error) = shared.sync_directory(&root).await {
+                // Made anew the next time, they are a change that a sync can fail for.
+                for folder in made {
+                    let _ = shared.fs.rmdir(folder.into()).await;
+                }
+                return Err(error.into());
+            }
+            Ok(())
         };
         store.shared.fs.run(job).await?;
         Ok(store)
