@@ -78,7 +78,6 @@ struct State {
     unsealed: u64,
     generation: u64,
     claims: HashMap<u32, Claimed>,
-    strays: Vec<String>,
     published: Option<Key>,
     resize_failed: bool,
 }
@@ -262,28 +261,18 @@ impl Claim {
         }
     }
 
-    /// Says that the writer is gone; its job may still be there. `stray`: a side file that nobody will
-    /// ask for.
-    pub(super) fn abandon(&self, stray: Option<String>) {
-        let mut state = self.entry.state();
-        state.strays.extend(stray);
-        if let Ok(claimed) = state.current(self) {
+    /// Says that the writer is gone; its job may still be there.
+    pub(super) fn abandon(&self) {
+        if let Ok(claimed) = self.entry.state().current(self) {
             claimed.live = false;
         }
-    }
-
-    /// The side files that abandoned attempts left, for somebody to remove.
-    pub(super) fn strays(&self) -> Vec<String> {
-        std::mem::take(&mut self.entry.state().strays)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        self.abandon();
         let mut state = self.entry.state();
-        if let Ok(claimed) = state.current(self) {
-            claimed.live = false;
-        }
         // One is the table's, one is this one's: nobody else has the slot, nor has a job for it.
         if Arc::strong_count(&self.jobs) == 2 {
             state.claims.remove(&self.number);

@@ -22,6 +22,7 @@ pub(super) struct Space {
 struct Reserved {
     total: u64,
     uploads: HashMap<UploadId, Begun>,
+    strays: HashMap<UploadId, Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -95,9 +96,20 @@ impl Space {
             .is_none_or(|begun| begun.has_side_files)
     }
 
+    /// Says that nobody will ask for this side file of an abandoned attempt.
+    pub(super) fn stray(&self, id: UploadId, path: String) {
+        lock(&self.uploads).strays.entry(id).or_default().push(path);
+    }
+
+    /// The side files that nobody will ask for, to be removed.
+    pub(super) fn strays(&self, id: UploadId) -> Vec<String> {
+        lock(&self.uploads).strays.remove(&id).unwrap_or_default()
+    }
+
     /// Forgets an upload.
     pub(super) fn release(&self, id: UploadId) {
         let mut reserved = lock(&self.uploads);
+        reserved.strays.remove(&id);
         if let Some(begun) = reserved.uploads.remove(&id) {
             reserved.total -= begun.left;
         }

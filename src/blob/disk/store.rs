@@ -78,6 +78,19 @@ impl<F: Fs> Disk<F> {
     }
 }
 
+#[cfg(test)]
+impl<F: Fs> Disk<F> {
+    /// Uploads that take memory for claims or seals.
+    pub(crate) fn known_uploads(&self) -> usize {
+        self.shared.registry.len()
+    }
+
+    /// Bytes that are declared and not written.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        self.shared.space.reserved()
+    }
+}
+
 /// What the store and its jobs share.
 #[derive(Debug)]
 pub(super) struct Shared<F: Fs> {

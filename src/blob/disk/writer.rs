@@ -96,7 +96,7 @@ impl<F: Fs> Writer<F> {
         );
         let (written, hinted) = (self.len, self.hinted);
         let strays = if attempt.is_none() {
-            self.claim.strays()
+            self.shared.space.strays(self.id)
         } else {
             Vec::new()
         };
@@ -181,8 +181,10 @@ impl<F: Fs> PartWriter for Writer<F> {
 impl<F: Fs> Drop for Writer<F> {
     fn drop(&mut self) {
         let began = self.attempt.is_some() || self.over;
-        let stray = (!self.finished && began && self.attempt_is_aside()).then(|| self.place.path(self.id));
-        self.claim.abandon(stray);
+        if began && !self.finished && self.attempt_is_aside() {
+            self.shared.space.stray(self.id, self.place.path(self.id));
+        }
+        self.claim.abandon();
     }
 }
 
