@@ -8,6 +8,8 @@ mod error;
 pub mod hook;
 pub mod metadata;
 mod planted;
+#[cfg(test)]
+mod simulation;
 pub mod upload;
 
 #[cfg(any(test, feature = "conformance"))]

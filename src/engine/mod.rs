@@ -158,6 +158,11 @@ impl Uploads {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn budget_free(&self) -> usize {
+        self.inner.budget.free()
+    }
+
     async fn authorize(&self, caller: &Caller, action: Action, subject: Subject<'_>) -> Result<()> {
         let verdict = self.inner.authorizer.authorize(caller, action, subject).await;
         verdict.map_err(|denied| denied.into_error(subject))

@@ -19,7 +19,11 @@ type Coverage = BTreeMap<String, u64>;
 
 /// Runs the history of `seed`; says what it has seen, or which promise was broken.
 fn run(seed: u64) -> Result<Coverage, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     let history = std::panic::catch_unwind(AssertUnwindSafe(|| {
         // Only what waits for ever is stopped by it: all waiting is virtual.
         let bound = Duration::from_secs(40 * 86_400);
@@ -31,7 +35,9 @@ fn run(seed: u64) -> Result<Coverage, String> {
         Ok(Err(_)) => Err("the history never came to an end".into()),
         Err(panic) => {
             let said = panic.downcast_ref::<String>().cloned();
-            Err(said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).into())).unwrap_or("a panic".into()))
+            Err(said
+                .or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).into()))
+                .unwrap_or("a panic".into()))
         }
     }
 }
@@ -42,7 +48,9 @@ fn from_env(name: &str) -> Option<u64> {
 
 /// Seeds from `first` on, on both cores, until one fails.
 fn run_many(first: u64, count: u64) -> (Coverage, Option<(u64, String)>) {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(count.max(1));
+    let threads = std::thread::available_parallelism()
+        .map_or(1, |n| n.get() as u64)
+        .min(count.max(1));
     let failed = std::sync::Mutex::new(None::<(u64, String)>);
     let coverage = std::sync::Mutex::new(Coverage::new());
     std::thread::scope(|scope| {
@@ -84,7 +92,10 @@ fn histories_keep_every_promise() {
     let first = from_env("SIMULATION_FIRST").unwrap_or(1);
     let began = std::time::Instant::now();
     let (coverage, failed) = run_many(first, count);
-    println!("{count} histories from seed {first} in {:.1} s", began.elapsed().as_secs_f64());
+    println!(
+        "{count} histories from seed {first} in {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
     for (what, times) in &coverage {
         println!("  {what}: {times}");
     }
@@ -92,9 +103,22 @@ fn histories_keep_every_promise() {
         panic!("SIMULATION_SEED={seed}: {broken}");
     }
     let operations = coverage.get("operations").copied().unwrap_or(0);
-    assert!(operations >= 20 * count, "{operations} operations are fewer than 20 a history");
-    for must in ["fault", "crash: kill", "crash: power loss", "state: assembled", "state: aborted", "state: expired"] {
-        assert!(coverage.keys().any(|what| what.starts_with(must)), "nothing of {must:?} was seen");
+    assert!(
+        operations >= 20 * count,
+        "{operations} operations are fewer than 20 a history"
+    );
+    for must in [
+        "fault",
+        "crash: kill",
+        "crash: power loss",
+        "state: assembled",
+        "state: aborted",
+        "state: expired",
+    ] {
+        assert!(
+            coverage.keys().any(|what| what.starts_with(must)),
+            "nothing of {must:?} was seen"
+        );
     }
 }
 

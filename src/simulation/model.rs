@@ -22,7 +22,10 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn bytes(&self, variant: u8) -> Vec<u8> {
-        let salt = self.number.wrapping_mul(0x9e37).wrapping_add(u64::from(variant).wrapping_mul(0x51_7c_c1));
+        let salt = self
+            .number
+            .wrapping_mul(0x9e37)
+            .wrapping_add(u64::from(variant).wrapping_mul(0x51_7c_c1));
         (0..self.size as u64)
             .map(|at| {
                 let mixed = (at ^ salt).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -60,6 +63,14 @@ pub(super) struct Seen {
     assembled: bool,
 }
 
+/// What is known of an upload at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    chunks: BTreeSet<u32>,
+    offset: u64,
+    ended: Option<State>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) uploads: HashMap<UploadId, Seen>,
@@ -68,10 +79,17 @@ pub(super) struct Model {
     pub(super) coverage: Coverage,
     events: BTreeMap<(String, u32), (EventKind, Instant)>,
     order: HashMap<String, Vec<u32>>,
-    pub(super) expire_after: Duration,
+    expire_after: Duration,
 }
 
 impl Model {
+    pub(super) fn new(expire_after: Duration) -> Self {
+        Self {
+            expire_after,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn count(&mut self, what: impl Into<String>) {
         *self.coverage.entry(what.into()).or_default() += 1;
     }
@@ -93,14 +111,21 @@ impl Model {
         ended_before: bool,
     ) {
         let seen = self.upload(stored.upload_id, file);
-        assert!(!ended_before || seen.assembled, "I5: an ended upload acknowledged chunk {}", stored.index);
+        assert!(
+            !ended_before || seen.assembled,
+            "I5: an ended upload acknowledged chunk {}",
+            stored.index
+        );
         let before = seen.chunks.insert(stored.index, variant);
         assert!(
             before.is_none_or(|before| before == variant),
             "I4: chunk {} was acknowledged with two contents",
             stored.index
         );
-        assert!(stored.stored as usize >= seen.chunks.len(), "I1: fewer chunks are counted than were acknowledged");
+        assert!(
+            stored.stored as usize >= seen.chunks.len(),
+            "I1: fewer chunks are counted than were acknowledged"
+        );
         assert_eq!(stored.is_complete, stored.stored == stored.total);
         seen.was_complete |= stored.is_complete;
         if first_try {
@@ -125,7 +150,9 @@ impl Model {
     /// A snapshot that a request got which began after all that the model knows had happened.
     pub(super) fn observe(&mut self, upload: &Upload) {
         self.count(format!("state: {}", upload.state()));
-        let Some(seen) = self.uploads.get_mut(&upload.id()) else { return };
+        let Some(seen) = self.uploads.get_mut(&upload.id()) else {
+            return;
+        };
         let state = upload.state();
         if let Some(ended) = seen.ended {
             let allowed = state == ended || (ended == State::Assembled && state == State::Deleted);
@@ -134,7 +161,11 @@ impl Model {
         if state.is_final() {
             seen.ended = Some(state);
         }
-        assert!(state != State::Failed, "a file of honest bytes failed: {:?}", upload.failure());
+        assert!(
+            state != State::Failed,
+            "a file of honest bytes failed: {:?}",
+            upload.failure()
+        );
         assert!(
             seen.wanted_gone || !matches!(state, State::Aborted | State::Deleted),
             "the upload is {state}, but nobody wanted that"
@@ -143,22 +174,86 @@ impl Model {
             return;
         }
         if upload.plan().chunks.is_some() {
-            let received: BTreeSet<u32> = upload.received().iter().flat_map(|(start, end)| *start..=*end).collect();
+            let received: BTreeSet<u32> = upload
+                .received()
+                .iter()
+                .flat_map(|(start, end)| *start..=*end)
+                .collect();
             for acknowledged in seen.chunks.keys() {
-                assert!(received.contains(acknowledged), "I1: acknowledged chunk {acknowledged} is missing");
+                assert!(
+                    received.contains(acknowledged),
+                    "I1: acknowledged chunk {acknowledged} is missing"
+                );
             }
             for told in &seen.told {
                 assert!(received.contains(told), "I2: chunk {told} was reported and is missing");
             }
             let prefix = (0..).take_while(|index| received.contains(index)).count() as u64;
             let chunk = upload.plan().chunk_size.unwrap_or(0);
-            assert!(chunk == 0 || upload.offset() <= prefix * chunk, "I2: the offset reaches over a gap");
+            assert!(
+                chunk == 0 || upload.offset() <= prefix * chunk,
+                "I2: the offset reaches over a gap"
+            );
             seen.told = received;
         } else {
-            assert!(upload.offset() >= seen.offset, "the offset went from {} to {}", seen.offset, upload.offset());
+            assert!(
+                upload.offset() >= seen.offset,
+                "the offset went from {} to {}",
+                seen.offset,
+                upload.offset()
+            );
             seen.offset = upload.offset();
         }
         seen.assembled |= state == State::Assembled;
+    }
+
+    /// What a request that begins now must find.
+    pub(super) fn known(&self, id: UploadId) -> Known {
+        let Some(seen) = self.uploads.get(&id) else {
+            return Known::default();
+        };
+        let chunks = seen.chunks.keys().chain(&seen.told).copied().collect();
+        Known {
+            chunks,
+            offset: seen.offset,
+            ended: seen.ended,
+        }
+    }
+
+    /// Compares a status with what was known when it was asked for.
+    pub(super) fn compare(&mut self, known: &Known, upload: &Upload) {
+        if let Some(ended) = known.ended {
+            let allowed = upload.state() == ended || (ended == State::Assembled && upload.state() == State::Deleted);
+            assert!(allowed, "I5: the upload was {ended} and is {}", upload.state());
+        }
+        if !upload.state().is_live() {
+            return;
+        }
+        let received: BTreeSet<u32> = upload
+            .received()
+            .iter()
+            .flat_map(|(start, end)| *start..=*end)
+            .collect();
+        if upload.plan().chunks.is_some() {
+            let missing: Vec<_> = known.chunks.difference(&received).collect();
+            assert!(
+                missing.is_empty(),
+                "I1, I2: chunks {missing:?} were stored and are missing"
+            );
+        } else {
+            assert!(
+                upload.offset() >= known.offset,
+                "the offset went from {} to {}",
+                known.offset,
+                upload.offset()
+            );
+        }
+        if let Some(seen) = self.uploads.get_mut(&upload.id()) {
+            seen.told.extend(received);
+            if upload.plan().chunks.is_none() {
+                seen.offset = seen.offset.max(upload.offset());
+            }
+        }
     }
 
     /// The bytes of an assembled upload.
@@ -178,24 +273,44 @@ impl Model {
             }
         } else {
             for (at, byte) in bytes.iter().enumerate() {
-                assert!(variants.iter().any(|variant| variant[at] == *byte), "I3: byte {at} was never sent");
+                assert!(
+                    variants.iter().any(|variant| variant[at] == *byte),
+                    "I3: byte {at} was never sent"
+                );
             }
             for (from, to, variant) in &seen.appended {
                 let expected = &variants[usize::from(*variant)][*from..*to];
-                assert!(bytes[*from..*to] == *expected, "I3: {from}..{to} has not the acknowledged bytes");
+                assert!(
+                    bytes[*from..*to] == *expected,
+                    "I3: {from}..{to} has not the acknowledged bytes"
+                );
             }
         }
     }
 
     pub(super) fn event(&mut self, event: &crate::Event, heard: bool) {
-        self.count(format!("event: {}{}", event.kind(), if heard { "" } else { ", not heard" }));
+        self.count(format!(
+            "event: {}{}",
+            event.kind(),
+            if heard { "" } else { ", not heard" }
+        ));
         let upload = event.upload_id().to_string();
         let number = event.id.number();
-        let before = self.events.insert((upload.clone(), number), (event.kind(), Instant::now()));
-        assert!(before.is_none_or(|(kind, _)| kind == event.kind()), "event {} changed its kind", event.id);
+        let before = self
+            .events
+            .insert((upload.clone(), number), (event.kind(), Instant::now()));
+        assert!(
+            before.is_none_or(|(kind, _)| kind == event.kind()),
+            "event {} changed its kind",
+            event.id
+        );
         let order = self.order.entry(upload).or_default();
         if !order.contains(&number) {
-            assert!(order.iter().all(|earlier| *earlier < number), "event {} was told too late", event.id);
+            assert!(
+                order.iter().all(|earlier| *earlier < number),
+                "event {} was told too late",
+                event.id
+            );
             order.push(number);
         }
         if event.kind() == EventKind::Expired

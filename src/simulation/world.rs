@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Coverage,
@@ -42,7 +42,7 @@ const BUDGET: u64 = 8 << 10;
 pub(super) struct World {
     pub(super) model: Arc<Mutex<Model>>,
     rng: Arc<Mutex<SplitMix64>>,
-    engine: watch::Sender<Option<Uploads>>,
+    engine: Arc<(Mutex<Option<Uploads>>, Notify)>,
     metadata: Arc<MemoryMetadata>,
     /// Faults in a thousand, of the metadata store and of the file system.
     rates: (u64, u64),
@@ -91,17 +91,32 @@ impl World {
         self.model.lock().unwrap()
     }
 
+    fn set_engine(&self, engine: Option<Uploads>) {
+        *self.engine.0.lock().unwrap() = engine;
+        self.engine.1.notify_waiters();
+    }
+
     /// The engine as clients reach it; waits while the machine is down.
     pub(super) async fn engine(&self) -> Uploads {
-        let mut engine = self.engine.subscribe();
-        let running = engine.wait_for(Option::is_some).await.unwrap().clone();
-        running.unwrap()
+        loop {
+            let changed = self.engine.1.notified();
+            let running = self.engine.0.lock().unwrap().clone();
+            match running {
+                Some(uploads) => return uploads,
+                None => changed.await,
+            }
+        }
     }
 
     /// Ends when the process dies that runs now.
     pub(super) async fn died(&self) {
-        let mut engine = self.engine.subscribe();
-        let _ = engine.wait_for(Option::is_none).await;
+        loop {
+            let changed = self.engine.1.notified();
+            if self.engine.0.lock().unwrap().is_none() {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -120,14 +135,19 @@ impl History {
                     0 => rng.below(700) as usize,
                     _ => (rng.below(5) as usize * chunk) + rng.below(chunk as u64 + 1) as usize,
                 };
-                File { number, name: format!("file-{number}.bin"), size, chunk }
+                File {
+                    number,
+                    name: format!("file-{number}.bin"),
+                    size,
+                    chunk,
+                }
             })
             .collect();
-        let model = Model { expire_after: EXPIRE, ..Model::default() };
+        let model = Model::new(EXPIRE);
         let world = World {
             model: Arc::new(Mutex::new(model)),
             rng: Arc::new(Mutex::new(rng)),
-            engine: watch::Sender::new(None),
+            engine: Arc::default(),
             metadata: Arc::new(MemoryMetadata::with_clock(Arc::new(VirtualClock(Instant::now())))),
             rates,
             calm: Arc::default(),
@@ -187,7 +207,7 @@ impl History {
     }
 
     async fn crash(&mut self) {
-        self.world.engine.send_replace(None);
+        self.world.set_engine(None);
         if self.world.chance(50) {
             self.world.model().count("crash: power loss");
             self.fs = self.fs.power_loss();
@@ -203,14 +223,15 @@ impl History {
     async fn start(&mut self) {
         self.faults();
         loop {
+            let fs = self.fs.clone();
             let built = tokio::select! {
                 biased;
-                () = self.fs.clone().died() => None,
+                () = fs.died() => None,
                 built = self.build() => Some(built),
             };
             match built {
                 Some(Ok(uploads)) => {
-                    self.world.engine.send_replace(Some(uploads));
+                    self.world.set_engine(Some(uploads));
                     return;
                 }
                 Some(Err(error)) => assert_ne!(error.kind(), ErrorKind::Invalid, "{error}"),
@@ -233,7 +254,9 @@ impl History {
             let (what, fault) = match (op.kind, world.below(4)) {
                 (_, 0) => ("pause", FsFault::Pause(Duration::from_millis(world.below(30_000)))),
                 (OpKind::Open | OpKind::Create, 1) => ("EMFILE", FsFault::Error(24)),
-                (OpKind::Write | OpKind::Create | OpKind::SetLen | OpKind::Link, 1 | 2) => ("ENOSPC", FsFault::Error(28)),
+                (OpKind::Write | OpKind::Create | OpKind::SetLen | OpKind::Link, 1 | 2) => {
+                    ("ENOSPC", FsFault::Error(28))
+                }
                 (kind, 3) if kind.is_effect() => ("EIO after", FsFault::ErrorAfter(5)),
                 _ => ("EIO", FsFault::Error(5)),
             };
@@ -287,7 +310,11 @@ impl History {
                     }
                     let heard = world.calm.load(Ordering::Relaxed) || !world.chance(30);
                     world.model().event(&event, heard);
-                    if heard { Ok(()) } else { Err(crate::Error::unavailable("not heard")) }
+                    if heard {
+                        Ok(())
+                    } else {
+                        Err(crate::Error::unavailable("not heard"))
+                    }
                 }
             })
             .configure(|config| {
@@ -327,19 +354,31 @@ impl History {
         let all = self.look().await;
         let mut assembled = 0;
         for upload in &all {
-            assert!(upload.state().is_final(), "I7: an upload is {} long after the last fault", upload.state());
+            assert!(
+                upload.state().is_final(),
+                "I7: an upload is {} long after the last fault",
+                upload.state()
+            );
             assembled += usize::from(upload.state() == State::Assembled);
-            assert!(upload.record().outbox.is_empty(), "events are not told: {:?}", upload.record().outbox);
+            assert!(
+                upload.record().outbox.is_empty(),
+                "events are not told: {:?}",
+                upload.record().outbox
+            );
             self.world.model().check_events(upload);
         }
         let left: Vec<_> = self.fs.paths();
         let blobs = left.iter().filter(|path| path.starts_with("blobs/")).count();
         assert_eq!(left.len(), blobs, "I6: something is left over: {left:?}");
         assert_eq!(blobs, assembled, "I6: {blobs} blobs for {assembled} assembled uploads");
-        assert_eq!(uploads.budget_free() as u64, BUDGET / 1024, "I6: budget is not given back");
+        assert_eq!(
+            uploads.budget_free() as u64,
+            BUDGET / 1024,
+            "I6: budget is not given back"
+        );
         uploads.shutdown(Duration::from_secs(10)).await;
         drop(uploads);
-        self.world.engine.send_replace(None);
+        self.world.set_engine(None);
         tokio::task::yield_now().await;
         assert_eq!(self.fs.open_files(), 0, "I6: files are still open");
         let _ = self.seed;
@@ -350,11 +389,21 @@ impl History {
         let uploads = self.world.engine().await;
         let caller = Caller::new("alice");
         let mut all = Vec::new();
-        for listed in uploads.list(&caller, Page::new(0, 1000)).await.expect("a list without faults") {
-            let upload = uploads.status(&caller, listed.id()).await.expect("a status without faults");
+        for listed in uploads
+            .list(&caller, Page::new(0, 1000))
+            .await
+            .expect("a list without faults")
+        {
+            let upload = uploads
+                .status(&caller, listed.id())
+                .await
+                .expect("a status without faults");
             self.world.model().observe(&upload);
             if upload.state() == State::Assembled {
-                let (_, body) = uploads.read(&caller, upload.id(), ByteRange::ALL).await.expect("I3: no blob");
+                let (_, body) = uploads
+                    .read(&caller, upload.id(), ByteRange::ALL)
+                    .await
+                    .expect("I3: no blob");
                 let bytes = body.try_collect::<Vec<_>>().await.expect("I3: unreadable").concat();
                 self.world.model().check_bytes(upload.id(), &bytes);
             }

@@ -63,7 +63,7 @@ impl<M: MetadataStore> MetadataStore for FaultyMetadata<M> {
         suffer(self.faults.next(Call::Due), call).await
     }
 
-    async fn list(&self, owner: &Owner, page: Page) -> Result<Vec<Snapshot>> {
+    async fn list(&self, owner: Option<&Owner>, page: Page) -> Result<Vec<Snapshot>> {
         suffer_at_once(self.faults.next(Call::List), self.inner.list(owner, page)).await
     }
 

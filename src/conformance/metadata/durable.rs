@@ -63,7 +63,7 @@ async fn survives<S: MetadataStore>(open: impl AsyncFn() -> S) {
         None,
         "A released name must not come back"
     );
-    let listed = answered(store.list(&new.owner, Page::new(0, 10)).await).len();
+    let listed = answered(store.list(Some(&new.owner), Page::new(0, 10)).await).len();
     assert_eq!(listed, 3, "The owner's list must survive");
     let mut rival = nameless(5);
     rival.key = new.key.clone();
