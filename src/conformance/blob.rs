@@ -159,7 +159,7 @@ impl Scene {
     }
 
     fn right(&self, number: u32) -> Bytes {
-        content(u64::from(self.number) << 32 | u64::from(number) + 1, self.len(number))
+        content((u64::from(self.number) << 32) + u64::from(number) + 1, self.len(number))
     }
 
     fn wrong(&self, number: u32) -> Bytes {
@@ -208,14 +208,14 @@ impl Scene {
     }
 
     async fn is_published(&self, clause: &str) {
+        let head = answered(self.store.head(&self.key).await).map(|blob| blob.size);
+        assert_eq!(head, Some(self.size()), "{clause}: `head` must tell the blob's size");
         let bytes = bytes_of(&self.store, &self.key).await;
         assert!(
             bytes == self.whole(),
             "{clause}: the blob must be exactly the parts' bytes, {}",
             differ(&bytes, &self.whole())
         );
-        let head = answered(self.store.head(&self.key).await).map(|blob| blob.size);
-        assert_eq!(head, Some(self.size()), "{clause}: `head` must tell the blob's size");
     }
 
     async fn is_absent(&self, clause: &str) {

@@ -26,6 +26,7 @@ mod commit;
 mod create;
 mod due;
 mod durable;
+mod quota;
 mod read;
 mod update;
 
@@ -33,6 +34,7 @@ pub use commit::*;
 pub use create::*;
 pub use due::*;
 pub use durable::durability;
+pub use quota::*;
 pub use read::*;
 pub use update::*;
 

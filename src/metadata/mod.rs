@@ -80,7 +80,7 @@ pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
 pub enum Created {
     /// It exists now, as given here.
     New(Record),
-    /// A live upload has that name: this one.
+    /// A live upload has that name: this one. Told before the others.
     NameTaken(Record),
     /// Another upload holds that key (or, never seen in practice, has that id).
     KeyTaken,

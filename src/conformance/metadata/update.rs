@@ -25,11 +25,11 @@ pub async fn no_commit_after_leaving_open(store: Store) {
                             .await,
                     ) {
                         Committed::Done(_) if late => {
-                            panic!("A commit begun after an update had closed the upload was done")
+                            panic!("No commit may be done on an upload once it has left `Open`; this one began after that update")
                         }
                         Committed::Done(_) => done.push(mine),
                         Committed::Refused(now, _) if now.state != State::Open => break,
-                        other => panic!("A new part must be committed or refused, got {other:?}"),
+                        other => panic!("A new part must be committed, or refused once it has left `Open`, got {other:?}"),
                     }
                     tokio::task::yield_now().await;
                 }
@@ -62,7 +62,7 @@ pub async fn no_commit_after_leaving_open(store: Store) {
         );
         assert_eq!(
             done, at_end.parts,
-            "Exactly the parts whose commits were answered `Done` must be there"
+            "Exactly the parts whose commits were answered `Done` must be there once it has left `Open`"
         );
     }
 }
