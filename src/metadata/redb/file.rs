@@ -14,12 +14,12 @@ use std::{
 };
 
 use ::redb::{
-    BackendError, Builder, Database, DatabaseError, ReadableTable, StorageBackend, TableHandle, backends::FileBackend,
+    BackendError, Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, TableError, backends::FileBackend,
 };
 
 use super::{
     Durability, RedbOptions,
-    tables::{FORMAT, FORMAT_KEY, META, OPENED_KEY, Tables},
+    tables::{FORMAT, FORMAT_KEY, META, Tables},
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -94,7 +94,7 @@ impl Place {
         &self.path
     }
 
-    /// Opens the database, repairs it where a crash left work, and makes durable what is read from it.
+    /// Opens the database, and repairs it where a crash left work.
     pub(super) fn open(&self) -> Result<Opened> {
         let deadline = Instant::now() + self.options.lock_wait;
         let mut opened = loop {
@@ -133,40 +133,37 @@ impl Place {
         })
     }
 
-    /// Checks the format, or writes it into a new file. The commit at its end also syncs what an
-    /// earlier process wrote but may not have synced before it was killed.
+    /// Checks the format, or writes it into a new file, along with the tables.
     fn prepare(&self, database: &Database) -> Result<()> {
-        let txn = database.begin_write().map_err(|error| self.explain(error))?;
-        {
-            let tables: Vec<_> = txn.list_tables().map_err(|error| self.explain(error))?.collect();
-            let ours = tables.iter().any(|table| table.name() == META.name());
-            if !tables.is_empty() && !ours {
-                return Err(self.foreign());
-            }
-            let mut meta = txn.open_table(META).map_err(|error| self.explain(error))?;
-            let get = |meta: &::redb::Table<'_, &str, u64>, key: &str| -> Result<Option<u64>> {
-                let found = meta.get(key).map_err(|error| self.explain(error))?;
-                Ok(found.map(|value| value.value()))
-            };
-            match get(&meta, FORMAT_KEY)? {
-                Some(FORMAT) => {}
-                None if !ours => {
-                    meta.insert(FORMAT_KEY, FORMAT).map_err(|error| self.explain(error))?;
+        let txn = database.begin_read().map_err(|error| self.explain(error))?;
+        match txn.open_table(META) {
+            Ok(meta) => match meta.get(FORMAT_KEY).map_err(|error| self.explain(error))? {
+                Some(format) if format.value() == FORMAT => Ok(()),
+                Some(format) => Err(Error::internal(format!(
+                    "The metadata file {} has format {}, this release reads format {FORMAT}; run the release that \
+                     wrote it",
+                    self.path.display(),
+                    format.value()
+                ))),
+                None => Err(self.foreign()),
+            },
+            Err(TableError::TableDoesNotExist(_)) => {
+                if txn.list_tables().map_err(|error| self.explain(error))?.next().is_some() {
+                    return Err(self.foreign());
                 }
-                None => return Err(self.foreign()),
-                Some(other) => {
-                    return Err(Error::internal(format!(
-                        "The metadata file {} has format {other}, this release reads format {FORMAT}; \
-                         run the release that wrote it",
-                        self.path.display()
-                    )));
-                }
+                self.found(database)
             }
-            let opened = get(&meta, OPENED_KEY)?.unwrap_or_default();
-            meta.insert(OPENED_KEY, opened.wrapping_add(1))
-                .map_err(|error| self.explain(error))?;
-            Tables::open(&txn).map_err(|error| self.explain(error))?;
+            Err(TableError::Storage(error)) => Err(self.explain(error)),
+            Err(_) => Err(self.foreign()),
         }
+    }
+
+    fn found(&self, database: &Database) -> Result<()> {
+        let txn = database.begin_write().map_err(|error| self.explain(error))?;
+        txn.open_table(META)
+            .and_then(|mut meta| Ok(meta.insert(FORMAT_KEY, FORMAT).map(drop)?))
+            .map_err(|error| self.explain(error))?;
+        Tables::open(&txn).map_err(|error| self.explain(error))?;
         txn.commit().map_err(|error| self.explain(error))
     }
 
@@ -273,17 +270,41 @@ impl Watched {
             .inspect_err(|_| self.sync_failed.store(true, Ordering::Release))
     }
 
-    /// Once the file is ours: what is read from here on is what the disk has. After a failed sync
-    /// the page cache may hold pages that never reached it and would never be written again.
+    /// Once the file is ours: what is read from here on is what the disk has. An earlier process may
+    /// not have synced what it wrote before it was killed; and after a failed sync the page cache may
+    /// hold pages that never reached the disk and would never be written again.
     fn settle(&self) -> io::Result<()> {
-        if let Some(file) = &self.file
-            && !self.settled.swap(true, Ordering::AcqRel)
-        {
-            file.sync_data()?;
+        if !self.settled.swap(true, Ordering::AcqRel) {
+            self.sync()?;
             #[cfg(target_os = "linux")]
-            rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+            if let Some(file) = &self.file {
+                rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Watched {
+    /// Has the blocks allocated when the file grows, which is seldom, so that a full disk is told
+    /// then and not by the write of a page that a repair would have to write too.
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        use rustix::{
+            fs::{FallocateFlags, fallocate},
+            io::Errno,
+        };
+        let now = self.inner.len()?;
+        let Some(file) = self.file.as_ref().filter(|_| len > now) else {
+            return Ok(());
+        };
+        match fallocate(file, FallocateFlags::empty(), now, len - now) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(error) => {
+                let _ = self.inner.set_len(now);
+                Err(error.into())
+            }
+        }
     }
 }
 
@@ -297,6 +318,8 @@ impl StorageBackend for Watched {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        self.reserve(len)?;
         self.inner.set_len(len)
     }
 
@@ -320,11 +343,11 @@ impl StorageBackend for Watched {
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        let locked = self.inner.try_lock_range(start, end)?;
-        if locked {
+        let locked = self.inner.try_lock_range(start, end);
+        if !matches!(locked, Ok(false)) {
             self.settle()?;
         }
-        Ok(locked)
+        locked
     }
 
     fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {

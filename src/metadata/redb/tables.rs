@@ -10,8 +10,6 @@ use ::redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransa
 /// The format of the tables, kept in [`META`] under [`FORMAT_KEY`].
 pub(super) const FORMAT: u64 = 1;
 pub(super) const FORMAT_KEY: &str = "format";
-/// Counts the openings: the write that makes everything before it durable.
-pub(super) const OPENED_KEY: &str = "opened";
 
 type Id = &'static [u8; 16];
 

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::BTreeSet,
     io,
     sync::{Arc, Mutex},
 };
@@ -24,7 +23,6 @@ use crate::{
     },
 };
 
-const BLOCK: u64 = 4096;
 const SECTOR: usize = 512;
 
 /// A disk with a write cache: what was not synced may be lost, sector by sector, when power is.
@@ -36,13 +34,12 @@ struct Platter {
     cached: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
-    allocated: BTreeSet<u64>,
     operations: u64,
     syncs: u64,
     /// After this many operations everything fails.
     dies_after: Option<u64>,
     fails_sync: bool,
-    /// No block can be allocated.
+    /// The file cannot grow.
     full: bool,
 }
 
@@ -112,7 +109,6 @@ impl Disk {
     fn of(bytes: Vec<u8>) -> Self {
         let disk = Self::default();
         disk.with(|platter| {
-            platter.allocated = (0..bytes.len() as u64 / BLOCK).collect();
             platter.cached.clone_from(&bytes);
             platter.durable = bytes;
         });
@@ -165,6 +161,9 @@ impl StorageBackend for Disk {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.with(|platter| {
             platter.operate()?;
+            if platter.full && len > platter.cached.len() as u64 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             platter.change(Change::Len(len));
             Ok(())
         })
@@ -190,11 +189,6 @@ impl StorageBackend for Disk {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.with(|platter| {
             platter.operate()?;
-            let blocks = offset / BLOCK..(offset + data.len() as u64).div_ceil(BLOCK);
-            if platter.full && blocks.clone().any(|block| !platter.allocated.contains(&block)) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            platter.allocated.extend(blocks);
             platter.change(Change::Write(offset, data.to_vec()));
             Ok(())
         })
