@@ -34,6 +34,20 @@ mod tests;
 /// [`max_batch`](RedbOptions::with_max_batch) operations, applies them in one transaction, each
 /// seeing the ones before it, makes that durable with one sync, and then answers each by itself.
 ///
+/// # What it costs
+/// By `cargo bench --bench metadata` (2 cores, ext4 on a virtual disk whose sync takes about 0.2 ms;
+/// on other disks the sync is most of a commit). Latencies are medians of one writer, two uploads in turn.
+///
+/// | measured | default | quick repair | durability none |
+/// | --- | --- | --- | --- |
+/// | syncs per commit | 1 | 2 | 0 |
+/// | part commits/s, 1 writer | 3,400 | 2,000 | 8,500 |
+/// | part commits/s, 64 writers | 39,000 | 33,000 | 76,000 |
+/// | commit of part 100 | 302 µs | 463 µs | 118 µs |
+/// | commit of part 10,000 | 297 µs | 461 µs | 119 µs |
+/// | opening 100,000 uploads (136 MiB) after kill -9 | 965 ms | 1 ms | |
+/// | opening them after a close | 0.9 ms | | |
+///
 /// # When the disk fails
 /// After a failed sync nobody knows what the disk has, so nothing is tried again: every later call
 /// answers [`Unavailable`](crate::ErrorKind::Unavailable) until somebody opens the file anew, which reads
