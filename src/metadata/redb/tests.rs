@@ -16,7 +16,7 @@ use super::{
     file::{Medium, Place},
 };
 use crate::{
-    ErrorKind,
+    ErrorKind, conformance,
     metadata::{Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, Updated},
     upload::{
         FileName, Handle, Key, Owner, Part, Plan, Receipt, Record, State, Tally, Target, Timestamp, UploadId, Wake,
@@ -545,6 +545,29 @@ async fn files_of_others_and_of_later_releases_are_refused() {
     let database = ::redb::Database::open(&later).unwrap();
     let txn = database.begin_read().unwrap();
     assert_eq!(txn.open_table(META).unwrap().get("format").unwrap().unwrap().value(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = std::sync::atomic::AtomicU32::new(0);
+    let open = async || {
+        let n = files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = directory.path().join(n.to_string());
+        RedbMetadata::open(path).await.unwrap()
+    };
+    conformance::metadata::run(&open).await;
+    conformance::metadata::run(async || Arc::new(open().await) as Arc<dyn MetadataStore>).await;
+    conformance::metadata::run(async || Box::new(open().await) as Box<dyn MetadataStore>).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_when_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    for options in [RedbOptions::default(), RedbOptions::default().with_quick_repair(true)] {
+        let path = directory.path().join(format!("{}", options.quick_repair));
+        conformance::metadata::durability(async || options.clone().open(&path).await.unwrap()).await;
+    }
 }
 
 /// What this release writes, byte for byte: if this fails, files of earlier releases are not read.
