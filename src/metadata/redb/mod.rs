@@ -26,8 +26,10 @@ mod tests;
 
 /// Metadata in one file, by [redb](https://docs.rs/redb): the default store.
 ///
-/// One process per file: [`open`](Self::open) waits for the lock, then names the holder. Needs a Tokio
-/// runtime of either flavour, whose blocking pool does the reading.
+/// One process per file: [`open`](Self::open) waits for the lock, then names the holder, which leaves its
+/// number in `<path>.pid` beside the file. Needs a Tokio runtime of either flavour, whose blocking pool
+/// does the reading. The file begins at 72 KiB and doubles when it is full; on Linux its blocks are
+/// allocated as it grows.
 ///
 /// # Writing
 /// One thread of its own writes. It takes what is queued, up to
