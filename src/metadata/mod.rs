@@ -18,7 +18,7 @@ mod memory;
 mod redb;
 
 #[cfg(feature = "redb")]
-pub use self::redb::{RedbMetadata, RedbOptions};
+pub use self::redb::{Durability, RedbMetadata, RedbOptions};
 pub use memory::MemoryMetadata;
 
 /// Keeps the records and parts of uploads: the only truth, whose conditional writes are the only
