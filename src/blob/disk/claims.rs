@@ -48,10 +48,13 @@ impl Registry {
         entry
     }
 
-    /// Forgets the seal of an upload that is gone. Late writers keep theirs.
+    /// Forgets an upload that is gone. Late writers keep the seal.
     pub(super) fn forget(&self, id: UploadId) {
+        let mut uploads = lock(&self.uploads);
+        let entry = uploads.sealed.remove(&id);
+        uploads.known.remove(&id);
         // The entry's drop locks the registry: not within the lock.
-        let entry = lock(&self.uploads).sealed.remove(&id);
+        drop(uploads);
         drop(entry);
     }
 
@@ -261,6 +264,11 @@ impl Claim {
         }
     }
 
+    /// Whether the upload was sealed, or is gone.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.entry.state().sealed
+    }
+
     /// Says that the writer is gone; its job may still be there.
     pub(super) fn abandon(&self) {
         if let Ok(claimed) = self.entry.state().current(self) {
@@ -304,7 +312,8 @@ impl Sealed {
             state.unsealed += 1;
         }
         if let Some(registry) = self.entry.registry.upgrade() {
-            registry.forget(self.entry.id);
+            // The entry lives on in `self`.
+            lock(&registry.uploads).sealed.remove(&self.entry.id);
         }
     }
 
