@@ -18,6 +18,9 @@ use crate::{
     upload::{Key, UploadId},
 };
 
+/// Held by the job that writes to a slot.
+type Jobs = Arc<JobLock<()>>;
+
 /// The uploads that have a claim or are sealed.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -94,7 +97,7 @@ struct Claimed {
     /// The bytes it may change in place.
     range: Option<Range<u64>>,
     /// Held by the job that writes.
-    jobs: Arc<JobLock<()>>,
+    jobs: Jobs,
 }
 
 impl Entry {
@@ -109,11 +112,7 @@ impl Entry {
         Ok(claim)
     }
 
-    fn take_over(
-        self: &Arc<Self>,
-        number: u32,
-        range: Option<Range<u64>>,
-    ) -> Result<(Arc<Claim>, Vec<Arc<JobLock<()>>>)> {
+    fn take_over(self: &Arc<Self>, number: u32, range: Option<Range<u64>>) -> Result<(Arc<Claim>, Vec<Jobs>)> {
         let mut state = self.state();
         if state.sealed {
             return Err(superseded());
@@ -237,7 +236,7 @@ pub(super) struct Claim {
     entry: Arc<Entry>,
     number: u32,
     generation: u64,
-    jobs: Arc<JobLock<()>>,
+    jobs: Jobs,
 }
 
 impl Claim {
