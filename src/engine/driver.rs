@@ -112,14 +112,7 @@ impl Uploads {
                     None => self.update(&record, PartsEdit::Keep, Wake::Never).await.map(drop),
                 }
             }
-            _ if record.key_held => {
-                self.clean(&record).await?;
-                let Some(now) = self.inner.metadata.load(Lookup::Id(record.id), PartRange::NONE).await? else {
-                    return Ok(());
-                };
-                let wake = self.end_wake(&now.record);
-                self.update(&now.record, PartsEdit::Keep, wake).await.map(drop)
-            }
+            _ if record.staged || record.key_held => self.clean(&record).await,
             _ => {
                 self.inner.blobs.discard(&record.handle).await?;
                 self.inner.metadata.remove(record.id, record.version).await.map(drop)

@@ -1,7 +1,5 @@
 //! Ends without a blob: abort, delete, expiry; and what is cleaned up after any end.
 
-use std::time::Duration;
-
 use super::{CONTENTION, Uploads, contended, ended};
 use crate::{
     access::{Action, Caller},
@@ -10,9 +8,6 @@ use crate::{
     planted::{Bug, planted},
     upload::{EventKind, Intent, Record, State, UploadId, Wake},
 };
-
-/// When an ended upload is looked at once more: whatever a late request of a slow store left is removed then.
-const RECHECK: Duration = Duration::from_secs(3600);
 
 impl Uploads {
     /// Gives up an unfinished upload. Aborted again it answers the same. One that is being assembled is given up
@@ -120,30 +115,28 @@ impl Uploads {
     /// The same, with its outcome: the key is released once there is nothing under it that is ours.
     pub(super) async fn clean(&self, record: &Record) -> Result<()> {
         self.inner.blobs.discard(&record.handle).await?;
-        if record.key_held && record.state != State::Assembled {
-            if record.blob.is_some() {
-                self.inner.blobs.delete(&record.key).await?;
-            }
-            let mut next = record.clone();
-            next.key_held = false;
-            self.update(&next, PartsEdit::Keep, Wake::Keep).await?;
+        if record.key_held && record.blob.is_some() {
+            self.inner.blobs.delete(&record.key).await?;
         }
+        let next = Record {
+            staged: false,
+            key_held: false,
+            ..record.clone()
+        };
+        let wake = self.end_wake(&next);
+        self.update(&next, PartsEdit::Keep, wake).await?;
         Ok(())
     }
 
     /// When the driver looks at an ended upload next.
     pub(super) fn end_wake(&self, record: &Record) -> Wake {
-        let keep = match record.state {
-            State::Assembled => self.inner.config.retain_assembled,
-            _ => Some(self.inner.config.retain),
-        };
-        match (record.outbox.is_empty(), keep) {
-            (false, _) => Wake::After(super::driver::RETELL),
-            (true, _) if record.state != State::Assembled && record.key_held => {
-                Wake::After(RECHECK.min(keep.unwrap_or(RECHECK)))
-            }
-            (true, Some(keep)) => Wake::After(keep),
-            (true, None) => Wake::Never,
+        let config = &self.inner.config;
+        match record.state {
+            _ if !record.outbox.is_empty() => Wake::After(super::driver::RETELL),
+            State::Assembled => config.retain_assembled.map_or(Wake::Never, Wake::After),
+            // Bytes are left to be removed: somebody must, should this process die first.
+            _ if record.staged || record.key_held => Wake::After(config.lease),
+            _ => Wake::After(config.retain),
         }
     }
 

@@ -257,7 +257,7 @@ impl History {
                 (OpKind::Write | OpKind::Create | OpKind::SetLen | OpKind::Link, 1 | 2) => {
                     ("ENOSPC", FsFault::Error(28))
                 }
-                (kind, 3) if kind.is_effect() => ("EIO after", FsFault::ErrorAfter(5)),
+                (kind, 3) if kind.is_effect() && kind != OpKind::Create => ("EIO after", FsFault::ErrorAfter(5)),
                 _ => ("EIO", FsFault::Error(5)),
             };
             world.model().count(format!("fault: disk, {what}"));
@@ -372,7 +372,20 @@ impl History {
         let left: Vec<_> = self.fs.paths();
         let blobs = left.iter().filter(|path| path.starts_with("blobs/")).count();
         assert_eq!(left.len(), blobs, "I6: something is left over: {left:?}");
-        assert_eq!(blobs, assembled, "I6: {blobs} blobs for {assembled} assembled uploads");
+        assert_eq!(
+            blobs,
+            assembled,
+            "I6: {blobs} blobs for {assembled} assembled uploads: {left:?}, {:?}",
+            all.iter()
+                .map(|u| (
+                    u.id(),
+                    u.state(),
+                    u.record().intent,
+                    u.key().clone(),
+                    u.record().key_held
+                ))
+                .collect::<Vec<_>>()
+        );
         assert_eq!(
             uploads.budget_free() as u64,
             BUDGET / 1024,

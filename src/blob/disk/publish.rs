@@ -104,6 +104,7 @@ impl<F: Fs> Shared<F> {
             return lost(missing);
         }
 
+        let mut changed = !asides.is_empty();
         for aside in asides {
             let from = self.fs.open(aside.path, Open::Read).await?;
             self.fs.copy(&from, &file, aside.offset, aside.len).await?;
@@ -112,14 +113,16 @@ impl<F: Fs> Shared<F> {
         if sealed.resize_failed() {
             // The next sync must have a change of its own to fail for.
             self.fs.set_len(&file, parts.total.saturating_add(1)).await?;
+            changed = true;
         }
         if self.fs.stat(&file).await?.len != parts.total {
             // What abandoned attempts wrote behind the end goes.
             self.fs.set_len(&file, parts.total).await?;
+            changed = true;
         }
-        if self.sync {
-            // Always: that copies and length are right says nothing of their being durable, when an earlier try
-            // died after it made them so.
+        // Of an upload from before a restart nobody knows whether copies and length, right as they are, are durable: an
+        // earlier try may have died right after it made them so. Of one begun since, every part was synced.
+        if self.sync && (changed || !self.space.began(id)) {
             let result = self.fs.sync(&file).await;
             sealed.set_resize_failed(result.is_err());
             result?;

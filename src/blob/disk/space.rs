@@ -81,6 +81,11 @@ impl Space {
         })
     }
 
+    /// Whether the upload was begun by this process.
+    pub(super) fn began(&self, id: UploadId) -> bool {
+        lock(&self.uploads).uploads.contains_key(&id)
+    }
+
     /// Says that `len` of the declared bytes are on disk.
     pub(super) fn written(&self, id: UploadId, len: u64) {
         let mut reserved = lock(&self.uploads);
