@@ -20,7 +20,7 @@ use crate::{
     blob::{BlobBody, ByteRange},
     error::{Error, Result},
     metadata::Page,
-    upload::{Blob, Digest, FileName, Key, Target, UploadId},
+    upload::{Blob, Digest, FileName, Key, Protocol, Target, UploadId},
 };
 
 /// The engine. Cheap to clone; all clones are one.
@@ -90,6 +90,11 @@ impl NewUpload {
     }
     /// Something about the file, kept as it is.
     pub fn metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        todo!()
+    }
+    /// The protocol that creates it.
+    #[allow(dead_code)]
+    pub(crate) fn protocol(self, protocol: Protocol) -> Self {
         todo!()
     }
     /// Where the blob shall lie, instead of what the key template says.
@@ -168,6 +173,12 @@ impl Held {
 }
 
 impl Uploads {
+    /// Whether `caller` may upload at all: [`Action::Create`](crate::access::Action::Create) on
+    /// [`Subject::Own`](crate::access::Subject::Own). To be asked before a body is read.
+    pub async fn admit(&self, caller: &Caller) -> Result<()> {
+        todo!()
+    }
+
     /// Creates an upload.
     pub async fn create(&self, caller: &Caller, new: NewUpload) -> Result<Upload> {
         todo!()
