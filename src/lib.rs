@@ -6,6 +6,8 @@ pub mod blob;
 mod engine;
 mod error;
 pub mod hook;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod metadata;
 pub mod upload;
 
