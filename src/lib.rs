@@ -9,6 +9,7 @@ pub mod hook;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod metadata;
+mod planted;
 pub mod upload;
 
 #[cfg(any(test, feature = "conformance"))]

@@ -1,10 +1,29 @@
-use std::marker::PhantomData;
+use std::{fmt, future::Future, marker::PhantomData, path::PathBuf, sync::Arc, time::Duration};
 
-/// Builder state: nobody said who may do what.
+use super::{
+    Inner, Uploads,
+    budget::{Budget, Spool},
+    live::Live,
+    random::{Random, SystemRandom},
+    tasks::Tasks,
+};
+use crate::{
+    access::{AllowAnonymous, Authorizer},
+    blob::BlobStore,
+    error::{Error, Result},
+    hook::{Hook, OnEvent},
+    metadata::{MetadataStore, Quota},
+    upload::{Event, FileName, Key, Target, UploadId},
+};
+
+/// Builder state: nobody said who may do what, so there is no `build` yet.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Unauthorized {}
+
 /// Builder state: `build` exists.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Ready {}
 
 /// What is read back before a blob is published.
@@ -14,10 +33,379 @@ pub enum Verify {
     /// Nothing: syncs and receipts are trusted.
     #[default]
     Receipts,
-    /// Every byte is read back and compared with the checksum of its part.
+    /// Every byte is read back and compared with the checksum of its part. A part that rotted is named as missing and
+    /// can be sent again.
     Read,
 }
 
-/// Builds [`Uploads`](super::Uploads).
-#[derive(Debug)]
-pub struct Builder<A>(PhantomData<A>);
+/// Builds [`Uploads`]. [`build`](Builder::<Ready>::build) exists once it was said who may do what: by
+/// [`authorizer`](Self::authorizer) or [`allow_anonymous`](Self::allow_anonymous).
+pub struct Builder<A> {
+    pub(super) blobs: Stores,
+    pub(super) authorizer: Option<Arc<dyn Authorizer>>,
+    pub(super) config: Config,
+    pub(super) random: Arc<dyn Random>,
+    state: PhantomData<fn() -> A>,
+}
+
+impl<A> fmt::Debug for Builder<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The stores, or where they will be opened.
+pub(super) enum Stores {
+    Open(Arc<dyn BlobStore>, Arc<dyn MetadataStore>),
+    #[cfg(all(feature = "disk", feature = "redb"))]
+    Path(PathBuf),
+}
+
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) max_size: u64,
+    pub(crate) max_chunk: u64,
+    pub(crate) max_chunks: u32,
+    pub(crate) expire_after: Option<Duration>,
+    pub(crate) retain: Duration,
+    pub(crate) retain_assembled: Option<Duration>,
+    pub(crate) quota: Quota,
+    pub(crate) budget: u64,
+    pub(crate) spool: Spool,
+    pub(crate) checkpoint: u64,
+    pub(crate) batch: usize,
+    pub(crate) key_template: Arc<str>,
+    pub(crate) verify: Verify,
+    pub(crate) hooks: Arc<[Arc<dyn Hook>]>,
+    pub(crate) tick: Duration,
+    pub(crate) lease: Duration,
+    pub(crate) orphan_grace: Duration,
+    pub(crate) sweep_every: Duration,
+    pub(crate) driver: bool,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("max_size", &self.max_size)
+            .field("max_chunk", &self.max_chunk)
+            .field("expire_after", &self.expire_after)
+            .field("quota", &self.quota)
+            .field("budget", &self.budget)
+            .field("verify", &self.verify)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    pub(crate) fn wants_events(&self) -> bool {
+        self.hooks.iter().any(|hook| hook.wants_events())
+    }
+
+    /// The final key of a file by the template.
+    pub(crate) fn key(&self, id: UploadId, target: Option<&Target>, file_name: &FileName) -> Result<Key> {
+        let id = id.to_string();
+        let target = target.map_or(id.as_str(), Target::as_str);
+        let mut segments = Vec::new();
+        for segment in self.key_template.split('/') {
+            let filled = segment.replace("{target}", target).replace("{id}", &id);
+            segments.push(Key::segment(&filled.replace("{file_name}", file_name.as_str())));
+        }
+        Key::parse(&segments.join("/"))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_size: 1 << 40,
+            max_chunk: 128 << 20,
+            max_chunks: 100_000,
+            expire_after: Some(Duration::from_secs(24 * 3600)),
+            retain: Duration::from_secs(24 * 3600),
+            retain_assembled: None,
+            quota: Quota {
+                uploads: Some(1_000),
+                bytes: None,
+            },
+            budget: 64 << 20,
+            spool: Spool::Files(None),
+            checkpoint: 16 << 20,
+            batch: 512 << 10,
+            key_template: "videos/originals/{target}_{file_name}".into(),
+            verify: Verify::default(),
+            hooks: Arc::new([]),
+            tick: Duration::from_secs(1),
+            lease: Duration::from_secs(60),
+            orphan_grace: Duration::from_secs(15 * 60),
+            sweep_every: Duration::from_secs(3600),
+            driver: true,
+        }
+    }
+}
+
+impl Uploads {
+    /// Uploads in this blob store, with their records in that metadata store.
+    pub fn with(blobs: impl BlobStore, metadata: impl MetadataStore) -> Builder<Unauthorized> {
+        Builder::new(Stores::Open(Arc::new(blobs), Arc::new(metadata)))
+    }
+
+    /// Uploads as files beneath `directory`, with their records in `metadata.redb` in it. The directory is created
+    /// if need be, readable by its owner alone, and belongs to one process at a time.
+    #[cfg(all(feature = "disk", feature = "redb"))]
+    pub fn open(directory: impl Into<PathBuf>) -> Builder<Unauthorized> {
+        Builder::new(Stores::Path(directory.into()))
+    }
+}
+
+impl Builder<Unauthorized> {
+    fn new(blobs: Stores) -> Self {
+        Self {
+            blobs,
+            authorizer: None,
+            config: Config::default(),
+            random: Arc::new(SystemRandom),
+            state: PhantomData,
+        }
+    }
+
+    /// Who may do what. [`OwnerOnly`](crate::access::OwnerOnly) is a good beginning.
+    #[must_use]
+    pub fn authorizer(self, authorizer: impl Authorizer) -> Builder<Ready> {
+        self.authorized(Arc::new(authorizer))
+    }
+
+    /// Lets everybody upload, also those who did not sign in. An upload is still its owner's alone, and all who did not
+    /// sign in are one owner.
+    #[must_use]
+    pub fn allow_anonymous(self) -> Builder<Ready> {
+        self.authorized(Arc::new(AllowAnonymous))
+    }
+
+    fn authorized(self, authorizer: Arc<dyn Authorizer>) -> Builder<Ready> {
+        Builder {
+            blobs: self.blobs,
+            authorizer: Some(authorizer),
+            config: self.config,
+            random: self.random,
+            state: PhantomData,
+        }
+    }
+}
+
+impl<A> Builder<A> {
+    /// The largest file, in bytes. 1 TiB unless said otherwise.
+    #[must_use]
+    pub const fn max_size(mut self, bytes: u64) -> Self {
+        self.config.max_size = bytes;
+        self
+    }
+
+    /// The largest chunk, in bytes. 128 MiB unless said otherwise.
+    #[must_use]
+    pub const fn max_chunk_size(mut self, bytes: u64) -> Self {
+        self.config.max_chunk = bytes;
+        self
+    }
+
+    /// The most chunks of one upload. 100,000 unless said otherwise.
+    #[must_use]
+    pub const fn max_chunks(mut self, chunks: u32) -> Self {
+        self.config.max_chunks = chunks;
+        self
+    }
+
+    /// How long an unfinished upload lives without activity. A day unless said otherwise. Activity is noted coarsely: to a
+    /// sixteenth of the time.
+    #[must_use]
+    pub const fn expire_after(mut self, idle: Duration) -> Self {
+        self.config.expire_after = Some(idle);
+        self
+    }
+
+    /// Unfinished uploads live for ever.
+    #[must_use]
+    pub const fn never_expire(mut self) -> Self {
+        self.config.expire_after = None;
+        self
+    }
+
+    /// How long an upload that was aborted, expired, failed or deleted is remembered (and answered as gone rather than
+    /// unknown). A day unless said otherwise.
+    #[must_use]
+    pub const fn remember_ended(mut self, time: Duration) -> Self {
+        self.config.retain = time;
+        self
+    }
+
+    /// How long an assembled upload is remembered: its name, its checksums and the way from its id to its bytes. For ever
+    /// unless said otherwise. The blob stays in any case.
+    #[must_use]
+    pub const fn remember_assembled(mut self, time: Duration) -> Self {
+        self.config.retain_assembled = Some(time);
+        self
+    }
+
+    /// The most unfinished uploads of one owner. 1,000 unless said otherwise.
+    #[must_use]
+    pub const fn max_open_uploads(mut self, uploads: u64) -> Self {
+        self.config.quota.uploads = Some(uploads);
+        self
+    }
+
+    /// The most bytes in one owner's unfinished uploads, declared ones included.
+    #[must_use]
+    pub const fn max_open_bytes(mut self, bytes: u64) -> Self {
+        self.config.quota.bytes = Some(bytes);
+        self
+    }
+
+    /// The bytes of bodies that may be in memory at once; what does not fit goes through temporary files. 64 MiB unless
+    /// said otherwise.
+    #[must_use]
+    pub const fn memory_budget(mut self, bytes: u64) -> Self {
+        self.config.budget = bytes;
+        self
+    }
+
+    /// Where those temporary files lie: the system's directory for them unless said otherwise.
+    #[must_use]
+    pub fn temporary_files(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.config.spool = Spool::Files(Some(directory.into()));
+        self
+    }
+
+    /// How much of an append is made durable at a time, in bytes: what a crash can cost. 16 MiB unless said otherwise.
+    #[must_use]
+    pub const fn checkpoint(mut self, bytes: u64) -> Self {
+        self.config.checkpoint = if bytes == 0 { 1 } else { bytes };
+        self
+    }
+
+    /// Where blobs are published: segments of text with `{target}`, `{file_name}` and `{id}`;
+    /// `videos/originals/{target}_{file_name}` unless said otherwise. Each segment is made safe after it was filled in, and a
+    /// key that is taken gets a random suffix.
+    #[must_use]
+    pub fn key_template(mut self, template: impl Into<Arc<str>>) -> Self {
+        self.config.key_template = template.into();
+        self
+    }
+
+    /// What is read back before a blob is published. [`Verify::Receipts`] unless said otherwise.
+    #[must_use]
+    pub const fn verify(mut self, verify: Verify) -> Self {
+        self.config.verify = verify;
+        self
+    }
+
+    /// How old bytes must be that no record speaks of before a sweep removes them: longer than any request to the
+    /// metadata store can be under way. 15 minutes unless said otherwise.
+    #[must_use]
+    pub const fn orphan_grace(mut self, age: Duration) -> Self {
+        self.config.orphan_grace = age;
+        self
+    }
+
+    /// Adds a hook.
+    #[must_use]
+    pub fn hook(mut self, hook: impl Hook) -> Self {
+        let hook: Arc<dyn Hook> = Arc::new(hook);
+        self.config.hooks = self.config.hooks.iter().cloned().chain([hook]).collect();
+        self
+    }
+
+    /// Adds a closure that is told of every event, at least once and in order for each upload. On an error it is told again later.
+    #[must_use]
+    pub fn on_event<F, Fut>(self, tell: F) -> Self
+    where
+        F: Fn(Event) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.hook(OnEvent(tell))
+    }
+
+    /// Leaves finishing, expiry and cleaning to the host, who calls [`Uploads::drive`] and [`Uploads::sweep`].
+    #[must_use]
+    pub const fn without_driver(mut self) -> Self {
+        self.config.driver = false;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn random(mut self, random: impl Random) -> Self {
+        self.random = Arc::new(random);
+        self
+    }
+}
+
+impl Builder<Ready> {
+    /// Opens the stores and starts the driver; must run within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for settings that contradict each other or the store;
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if another process has the directory, naming it.
+    pub async fn build(self) -> Result<Uploads> {
+        let Self {
+            blobs,
+            authorizer,
+            config,
+            random,
+            ..
+        } = self;
+        let authorizer = authorizer.ok_or_else(|| Error::internal("No authorizer"))?;
+        let (blobs, metadata) = match blobs {
+            Stores::Open(blobs, metadata) => (blobs, metadata),
+            #[cfg(all(feature = "disk", feature = "redb"))]
+            Stores::Path(directory) => {
+                let blobs: Arc<dyn BlobStore> = Arc::new(crate::blob::DiskBlobs::open(&directory).await?);
+                let metadata = crate::metadata::RedbMetadata::open(directory.join("metadata.redb")).await?;
+                (blobs, Arc::new(metadata) as Arc<dyn MetadataStore>)
+            }
+        };
+        let limits = blobs.limits();
+        if let (Some(idle), max) = (limits.max_idle, config.expire_after)
+            && max.is_none_or(|max| max > idle)
+        {
+            return Err(Error::invalid(
+                "expire_after",
+                format!(
+                    "The blob store drops unfinished uploads after {} s: let them expire sooner",
+                    idle.as_secs()
+                ),
+            ));
+        }
+        let sample = FileName::parse("sample")?;
+        config
+            .key(UploadId::from_bytes([0; 16]), None, &sample)
+            .map_err(|error| {
+                Error::invalid("key_template", "The key template makes no valid key").with_source(error)
+            })?;
+        let incarnation = random.u64()?;
+        let inner = Arc::new(Inner {
+            budget: Budget::new(config.budget, config.spool.clone()),
+            limits,
+            blobs,
+            metadata,
+            authorizer,
+            config,
+            random,
+            incarnation: incarnation.into(),
+            live: Arc::new(Live::default()),
+            tasks: Tasks::new(),
+            driver: std::sync::Mutex::new(None),
+        });
+        let uploads = Uploads { inner };
+        if uploads.inner.config.driver {
+            uploads.start_driver();
+        }
+        Ok(uploads)
+    }
+}

@@ -1,11 +1,14 @@
 //! Checksums as bytes stream by, and the checksum of a whole file out of those of its parts.
 
 use crc_fast::CrcAlgorithm;
-use md5::Digest as _;
+use md5::{
+    Digest as _,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
 
 use crate::{
     error::Result,
-    upload::{Algorithm, Digest},
+    upload::{Algorithm, Digest, HashState},
 };
 
 /// CRC-64/NVME of what passes by.
@@ -79,6 +82,35 @@ impl Hasher {
             Self::Blake3(hasher) => {
                 hasher.update(bytes);
             }
+        }
+    }
+
+    /// The state after `end` bytes, where the algorithm's crate can give it.
+    pub(crate) fn save(&self, end: u64) -> Option<HashState> {
+        fn lead(tag: u8, state: &[u8]) -> Vec<u8> {
+            [&[tag], state].concat()
+        }
+        let state = match self {
+            Self::Md5(hasher) => lead(0, &hasher.serialize()),
+            Self::Sha1(hasher) => lead(1, &hasher.serialize()),
+            Self::Sha256(hasher) => lead(2, &hasher.serialize()),
+            Self::Sha512(hasher) => lead(3, &hasher.serialize()),
+            Self::Crc(..) | Self::Blake3(_) => return None,
+        };
+        Some(HashState::new(end, state))
+    }
+
+    /// The hasher of a saved state; `None` if it is of another algorithm or a form not known.
+    pub(crate) fn restore(algorithm: Algorithm, saved: &HashState) -> Option<Self> {
+        fn load<T: SerializableState>(state: &[u8]) -> Option<T> {
+            T::deserialize(SerializedState::<T>::try_from(state).ok().as_ref()?).ok()
+        }
+        match (algorithm, saved.state.split_first()?) {
+            (Algorithm::Md5, (0, state)) => load(state).map(Self::Md5),
+            (Algorithm::Sha1, (1, state)) => load(state).map(Self::Sha1),
+            (Algorithm::Sha256, (2, state)) => load(state).map(Self::Sha256),
+            (Algorithm::Sha512, (3, state)) => load(state).map(|hasher| Self::Sha512(Box::new(hasher))),
+            _ => None,
         }
     }
 
@@ -200,6 +232,21 @@ mod tests {
                 Hasher::new(algorithm).finish().unwrap().as_bytes().len(),
                 algorithm.len()
             );
+        }
+    }
+
+    #[test]
+    fn a_saved_hash_goes_on() {
+        for algorithm in Algorithm::ALL {
+            let mut whole = Hasher::new(algorithm);
+            whole.update(b"hello, world");
+            let mut first = Hasher::new(algorithm);
+            first.update(b"hello, ");
+            let Some(saved) = first.save(7) else { continue };
+            let mut second = Hasher::restore(algorithm, &saved).unwrap();
+            second.update(b"world");
+            assert_eq!(second.finish().unwrap(), whole.finish().unwrap());
+            assert!(Hasher::restore(Algorithm::Blake3, &saved).is_none());
         }
     }
 

@@ -1,281 +1,269 @@
 //! The engine: [`Uploads`] takes bytes in, makes blobs of them and cleans up, with no HTTP in it.
 
+mod append;
+mod assemble;
+mod audit;
+mod budget;
 mod builder;
 pub(crate) mod checksum;
 mod clock;
+mod create;
+mod driver;
+mod end;
+mod intake;
+mod live;
+mod random;
+mod receive;
+mod request;
+mod tasks;
 mod view;
+mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use bytes::Bytes;
-use futures_core::{Stream, stream::BoxStream};
-
+pub use audit::{Audit, Finding, Problem, Swept};
+pub use budget::Held;
 pub use builder::{Builder, Ready, Unauthorized, Verify};
 pub use checksum::Crc64;
 pub use clock::{Clock, SystemClock};
+pub use request::{Address, Appended, NewChunk, NewUpload, StoredChunk};
 pub use view::Upload;
 
+#[cfg(test)]
+pub(crate) use self::{budget::Spool, random::Random};
+
+use self::{builder::Config, live::Live, tasks::Tasks};
 use crate::{
-    access::Caller,
-    blob::{BlobBody, ByteRange},
-    error::{Error, Result},
-    metadata::Page,
-    upload::{Blob, Digest, FileName, Key, Protocol, Target, UploadId},
+    access::{Action, Authorizer, Caller, Subject},
+    blob::{BlobBody, BlobStore, ByteRange, Limits},
+    error::{Error, ErrorKind, Result},
+    metadata::{Lookup, MetadataStore, Page, PartRange, PartsEdit, Updated},
+    upload::{Blob, Record, Snapshot, State, UploadId, Wake},
 };
 
 /// The engine. Cheap to clone; all clones are one.
-#[derive(Clone, Debug)]
+///
+/// Every method checks with the [`Authorizer`] first, and an upload that the caller may not see is answered like one
+/// that does not exist. Every future may be dropped at any moment: what was not acknowledged may or may not have
+/// happened, nothing else.
+#[derive(Clone)]
 pub struct Uploads {
-    pub(crate) inner: Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Inner {}
-
-/// How a request names an upload.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum Address<'a> {
-    /// By its id.
-    Id(UploadId),
-    /// The caller's live upload of a file for a target.
-    Name(Option<&'a Target>, &'a FileName),
+struct Inner {
+    blobs: Arc<dyn BlobStore>,
+    metadata: Arc<dyn MetadataStore>,
+    authorizer: Arc<dyn Authorizer>,
+    limits: Limits,
+    config: Config,
+    random: Arc<dyn random::Random>,
+    /// The epoch under which this process writes in place. Drawn anew whenever a commit's outcome is unknown.
+    incarnation: AtomicU64,
+    budget: budget::Budget,
+    live: Arc<Live>,
+    tasks: Tasks,
+    driver: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
-impl From<UploadId> for Address<'_> {
-    fn from(id: UploadId) -> Self {
-        Self::Id(id)
-    }
-}
-
-impl From<&UploadId> for Address<'_> {
-    fn from(id: &UploadId) -> Self {
-        Self::Id(*id)
-    }
-}
-
-/// An upload to be created. See [`Uploads::create`].
-#[derive(Clone, Debug)]
-pub struct NewUpload {}
-
-impl NewUpload {
-    /// An upload of a file with this name. Without a chunk layout it takes appends.
-    pub fn new(file_name: impl Into<String>) -> Self {
-        todo!()
-    }
-    /// Size of the whole file, in bytes.
-    pub fn size(self, bytes: u64) -> Self {
-        todo!()
-    }
-    /// Numbered chunks of `bytes` each; needs [`size`](Self::size).
-    pub fn chunk_size(self, bytes: u64) -> Self {
-        todo!()
-    }
-    /// Numbered chunks of a size that suits the store; needs [`size`](Self::size).
-    pub fn chunked(self) -> Self {
-        todo!()
-    }
-    /// What it is for, in the host's world.
-    pub fn target(self, target: Target) -> Self {
-        todo!()
-    }
-    /// (owner, target, file name) shall name this upload alone: a second creation with the same shape answers
-    /// the first one, with [`Upload::is_new`] false; one of another shape is a conflict.
-    pub fn named(self) -> Self {
-        todo!()
-    }
-    /// The checksum of the whole file, verified before publication.
-    pub fn checksum(self, checksum: Digest) -> Self {
-        todo!()
-    }
-    /// Something about the file, kept as it is.
-    pub fn metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        todo!()
-    }
-    /// The protocol that creates it.
-    #[allow(dead_code)]
-    pub(crate) fn protocol(self, protocol: Protocol) -> Self {
-        todo!()
-    }
-    /// Where the blob shall lie, instead of what the key template says.
-    pub fn key(self, key: Key) -> Self {
-        todo!()
-    }
-}
-
-/// A chunk to be stored: its index and what the client says of it. See [`Uploads::put_chunk`].
-#[derive(Clone, Debug)]
-pub struct NewChunk {}
-
-impl NewChunk {
-    /// The chunk at `index`, from 0.
-    pub fn new(index: u32) -> Self {
-        todo!()
-    }
-    /// How many chunks the client says there are; creates the upload if it is addressed by name and does not exist.
-    pub fn total(self, chunks: u32) -> Self {
-        todo!()
-    }
-    /// How long the client says its file is, in bytes.
-    pub fn file_size(self, bytes: u64) -> Self {
-        todo!()
-    }
-    /// The length that the body announced (`Content-Length`), in bytes.
-    pub fn len(self, bytes: u64) -> Self {
-        todo!()
-    }
-    /// The checksum of this chunk; computed only when given.
-    pub fn checksum(self, checksum: Digest) -> Self {
-        todo!()
-    }
-}
-
-/// A chunk that is durable.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct StoredChunk {
-    /// The upload it belongs to.
-    pub upload_id: UploadId,
-    /// Its index, from 0.
-    pub index: u32,
-    /// How many distinct chunks are durable now.
-    pub stored: u32,
-    /// How many there will be.
-    pub total: u32,
-    /// Whether all are.
-    pub is_complete: bool,
-}
-
-/// What an append did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Appended {
-    /// Where the next append begins, in bytes.
-    pub offset: u64,
-    /// Whether that is the end of the file.
-    pub is_complete: bool,
-}
-
-/// A body that was taken in before it is known what it is: in memory within the budget, else in an
-/// anonymous temporary file. Dropping it frees both.
-#[derive(Debug)]
-pub struct Held {}
-
-impl Held {
-    /// Its length in bytes.
-    pub fn len(&self) -> u64 {
-        todo!()
-    }
-    /// Whether it has no byte.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+impl fmt::Debug for Uploads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uploads")
+            .field("blobs", &self.inner.blobs)
+            .field("metadata", &self.inner.metadata)
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
     }
 }
 
 impl Uploads {
-    /// Whether `caller` may upload at all: [`Action::Create`](crate::access::Action::Create) on
-    /// [`Subject::Own`](crate::access::Subject::Own). To be asked before a body is read.
+    /// Whether `caller` may upload at all: asked before a body is read of which it is not yet known where it belongs.
+    ///
+    /// # Errors
+    /// What the authorizer answers to [`Action::Create`] on [`Subject::Own`].
     pub async fn admit(&self, caller: &Caller) -> Result<()> {
-        todo!()
+        self.authorize(caller, Action::Create, Subject::Own).await
     }
 
-    /// Creates an upload.
-    pub async fn create(&self, caller: &Caller, new: NewUpload) -> Result<Upload> {
-        todo!()
-    }
-
-    /// Stores one chunk of an indexed upload, any one in any order, in parallel.
-    pub async fn put_chunk<S, E>(
-        &self,
-        caller: &Caller,
-        to: impl Into<Address<'_>>,
-        chunk: NewChunk,
-        body: S,
-    ) -> Result<StoredChunk>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        todo!()
-    }
-
-    /// Takes a body in before it is known where it belongs.
-    pub async fn hold<S, E>(&self, len: Option<u64>, body: S) -> Result<Held>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        todo!()
-    }
-
-    /// Stores a chunk that was held.
-    pub async fn put_held(
-        &self,
-        caller: &Caller,
-        to: impl Into<Address<'_>>,
-        chunk: NewChunk,
-        held: Held,
-    ) -> Result<StoredChunk> {
-        todo!()
-    }
-
-    /// Appends to a sequential upload at `offset`.
-    pub async fn append<S, E>(&self, caller: &Caller, id: UploadId, offset: u64, body: S) -> Result<Appended>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        todo!()
-    }
-
-    /// The upload with its parts.
-    pub async fn status(&self, caller: &Caller, of: impl Into<Address<'_>>) -> Result<Upload> {
-        todo!()
+    /// The upload with its parts: what a client needs to go on after it lost everything but the file.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound). An upload that ended is no error while it is remembered.
+    pub async fn status(&self, caller: &Caller, of: impl Into<Address<'_>> + Send) -> Result<Upload> {
+        self.find(caller, of.into(), Action::Inspect, PartRange::ALL)
+            .await
+            .map(Upload::new)
     }
 
     /// The caller's uploads, newest first, without their parts.
+    ///
+    /// # Errors
+    /// Those of the authorizer and the metadata store.
     pub async fn list(&self, caller: &Caller, page: Page) -> Result<Vec<Upload>> {
-        todo!()
-    }
-
-    /// Makes the blob. Idempotent. `checksum`: of the whole file, verified first.
-    pub async fn assemble(
-        &self,
-        caller: &Caller,
-        which: impl Into<Address<'_>>,
-        checksum: Option<&Digest>,
-    ) -> Result<Upload> {
-        todo!()
-    }
-
-    /// Gives up an unfinished upload.
-    pub async fn abort(&self, caller: &Caller, id: UploadId) -> Result<()> {
-        todo!()
-    }
-
-    /// Deletes an upload in whatever state; of an assembled one also the blob.
-    pub async fn delete(&self, caller: &Caller, id: UploadId) -> Result<()> {
-        todo!()
+        self.authorize(caller, Action::Inspect, Subject::Own).await?;
+        let snapshots = self.inner.metadata.list(Some(caller.owner()), page).await?;
+        Ok(snapshots.into_iter().map(Upload::new).collect())
     }
 
     /// The bytes of an assembled upload.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) if it is not assembled yet, [`Gone`](ErrorKind::Gone) or
+    /// [`Failed`](ErrorKind::Failed) if it never will be, [`Invalid`](ErrorKind::Invalid) for a range past the end.
     pub async fn read(&self, caller: &Caller, id: UploadId, range: ByteRange) -> Result<(Blob, BlobBody)> {
-        todo!()
+        let snapshot = self
+            .find(caller, Address::Id(id), Action::Read, PartRange::NONE)
+            .await?;
+        match snapshot.record {
+            Record {
+                state: State::Assembled,
+                blob: Some(blob),
+                key,
+                ..
+            } => {
+                let body = self.inner.blobs.read(&key, range).await?;
+                Ok((blob, body))
+            }
+            Record {
+                state: State::Open | State::Assembling,
+                ..
+            } => Err(Error::new(
+                ErrorKind::Conflict,
+                "The upload is not finished; read it when it is assembled",
+            )),
+            record => Err(ended(&record)),
+        }
     }
 
-    /// Full snapshots of an upload whenever it changed, beginning with the present one unless its revision is
-    /// `after`; ends after one in a final state.
-    pub async fn watch(
-        &self,
-        caller: &Caller,
-        id: UploadId,
-        after: Option<u64>,
-    ) -> Result<BoxStream<'static, Result<Upload>>> {
-        todo!()
-    }
-
-    /// Lets running requests end until `deadline`, then stops the driver. What is cut can be resumed.
+    /// Lets running requests come to their end until `deadline`, refuses new ones, then stops the driver. What is cut can
+    /// be resumed, by this process or the next.
     pub async fn shutdown(&self, deadline: Duration) {
-        todo!()
+        self.inner.tasks.close(deadline).await;
+        let driver = self
+            .inner
+            .driver
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        if let Some(driver) = driver {
+            let _ = tokio::time::timeout(deadline, driver).await;
+        }
+    }
+
+    async fn authorize(&self, caller: &Caller, action: Action, subject: Subject<'_>) -> Result<()> {
+        let verdict = self.inner.authorizer.authorize(caller, action, subject).await;
+        verdict.map_err(|denied| denied.into_error(subject))
+    }
+
+    /// Loads an upload that `caller` may do `action` on.
+    async fn find(&self, caller: &Caller, at: Address<'_>, action: Action, parts: PartRange) -> Result<Snapshot> {
+        let by = match at {
+            Address::Id(id) => Lookup::Id(id),
+            Address::Name(target, file_name) => Lookup::Name(caller.owner(), target, file_name),
+        };
+        let snapshot = self
+            .inner
+            .metadata
+            .load(by, parts)
+            .await?
+            .ok_or_else(Error::not_found)?;
+        self.authorize(caller, action, Subject::Upload(&snapshot.record))
+            .await?;
+        Ok(snapshot)
+    }
+
+    async fn load(&self, id: UploadId, parts: PartRange) -> Result<Snapshot> {
+        self.inner
+            .metadata
+            .load(Lookup::Id(id), parts)
+            .await?
+            .ok_or_else(Error::not_found)
+    }
+
+    /// Replaces a record; `None` if it has changed meanwhile.
+    async fn update(&self, next: &Record, edit: PartsEdit, wake: Wake) -> Result<Option<Record>> {
+        match self.inner.metadata.update(next, edit, wake).await? {
+            Updated::Done(record) => {
+                self.inner.live.changed(record.id);
+                Ok(Some(record))
+            }
+            Updated::Stale => Ok(None),
+            Updated::KeyTaken => Err(Error::new(ErrorKind::Conflict, "Another upload has this name or key")),
+        }
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.inner.incarnation.load(Ordering::SeqCst)
+    }
+
+    /// After a commit whose outcome is unknown: nothing is written in place again under the old epoch, so that the
+    /// commit, should it still come, speaks of bytes that nobody changed, or is refused.
+    fn doubt(&self) {
+        if let Ok(fresh) = self.inner.random.u64() {
+            self.inner.incarnation.store(fresh, Ordering::SeqCst);
+        }
+    }
+
+    /// Makes sure that in-place bytes of this upload are written under an epoch that this process set.
+    async fn fence(&self, record: Record) -> Result<Record> {
+        let epoch = self.incarnation();
+        if !self.inner.limits.in_place || record.epoch == epoch {
+            return Ok(record);
+        }
+        let mut record = record;
+        for _ in 0..CONTENTION {
+            let next = Record { epoch, ..record };
+            if let Some(fenced) = self.update(&next, PartsEdit::Keep, Wake::Keep).await? {
+                return Ok(fenced);
+            }
+            record = self.load(next.id, PartRange::NONE).await?.record;
+            if record.epoch == epoch {
+                return Ok(record);
+            }
+            if record.state != State::Open {
+                return Err(ended_or_sealed(&record));
+            }
+        }
+        Err(contended())
+    }
+}
+
+/// How often a conditional write is tried anew before the caller is asked to.
+const CONTENTION: usize = 16;
+
+fn contended() -> Error {
+    Error::unavailable("Many requests change this upload at once; try again")
+}
+
+/// The error for an upload that has ended without a blob.
+fn ended(record: &Record) -> Error {
+    match record.state {
+        State::Failed => {
+            let reason = record.failure.as_deref().unwrap_or("it could not be assembled");
+            Error::new(
+                ErrorKind::Failed,
+                format!("The upload failed: {reason}. Begin a new one"),
+            )
+        }
+        state => Error::gone(state),
+    }
+}
+
+/// The error for an upload that takes no more bytes.
+fn ended_or_sealed(record: &Record) -> Error {
+    match record.state {
+        State::Open => contended(),
+        State::Assembling | State::Assembled => Error::new(
+            ErrorKind::Conflict,
+            format!("The upload is {}; it takes no more bytes", record.state),
+        ),
+        _ => ended(record),
     }
 }

@@ -66,8 +66,9 @@ pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
     /// by `lease` in the same step (a new version and revision), so that nobody else is given them meanwhile.
     async fn due(&self, lease: Duration, limit: usize) -> Result<Vec<Record>>;
 
-    /// The records of `owner`, newest first.
-    async fn list(&self, owner: &Owner, page: Page) -> Result<Vec<Snapshot>>;
+    /// The uploads of `owner`, or everybody's, without their parts, newest first (those created at one moment in a
+    /// fixed order).
+    async fn list(&self, owner: Option<&Owner>, page: Page) -> Result<Vec<Snapshot>>;
 
     /// Forgets an upload and its parts, if its stored version is still `expected`. `false` if it was not.
     async fn remove(&self, id: UploadId, expected: Version) -> Result<bool>;
@@ -297,7 +298,7 @@ macro_rules! through_pointer {
             async fn due(&self, lease: Duration, limit: usize) -> Result<Vec<Record>> {
                 (**self).due(lease, limit).await
             }
-            async fn list(&self, owner: &Owner, page: Page) -> Result<Vec<Snapshot>> {
+            async fn list(&self, owner: Option<&Owner>, page: Page) -> Result<Vec<Snapshot>> {
                 (**self).list(owner, page).await
             }
             async fn remove(&self, id: UploadId, expected: Version) -> Result<bool> {

@@ -151,6 +151,9 @@ impl Plan {
     /// The exact length of chunk `number` in bytes, when it follows from what is known.
     #[must_use]
     pub fn chunk_len(&self, number: u32) -> Option<u64> {
+        if self.chunks == Some(1) {
+            return self.size;
+        }
         let chunk_size = self.chunk_size?;
         if self.is_last(number) {
             self.size?.checked_sub(chunk_size.checked_mul(number.into())?)

@@ -28,21 +28,18 @@ const ENDED = ['aborted', 'expired', 'failed'];
 const RESENDS = 3; // of one damaged chunk
 const ROUNDS = 5; // of "assemble" answered with "chunks missing"
 
-/** Why it failed: `message` is a sentence for a person and says what to do. */
+/**
+ * Why it failed; `message` is a sentence for a person and says what to do.
+ * @property {number} status      HTTP status; 0 when no answer came
+ * @property {string} serverText  the server's own words
+ * @property {object} body        the `error` object of the answer: `missing`, `field`, `expected`, …
+ * @property {number} retryAfter  milliseconds the server asked to wait
+ * @property {boolean} retry      whether the same request may succeed later
+ */
 export class UploadError extends Error {
-  constructor(message, { status = 0, serverText = '', body = {}, retryAfter = 0, retry = false, cause } = {}) {
+  constructor(message, { cause, ...facts } = {}) {
     super(message, { cause });
-    this.name = 'UploadError';
-    /** HTTP status; 0 when no answer came. */
-    this.status = status;
-    /** The server's own words. */
-    this.serverText = serverText;
-    /** The `error` object of the answer: `missing`, `field`, `expected`, … */
-    this.body = body;
-    /** Milliseconds the server asked to wait. */
-    this.retryAfter = retryAfter;
-    /** Whether the same request may succeed later. */
-    this.retry = retry;
+    Object.assign(this, { name: 'UploadError', status: 0, serverText: '', body: {}, retryAfter: 0, retry: false }, facts);
   }
 }
 
@@ -133,10 +130,11 @@ export class ChunkUploader extends EventTarget {
     this.#stop?.abort();
     this.#wake?.();
     await this.#running?.catch(() => {});
+    const id = this.#id ?? this.#recall()?.uploadId;
     ChunkUploader.forget({ key: this.#key });
-    for (let tries = 1; this.#id; tries += 1) {
+    for (let tries = 1; id; tries += 1) {
       try {
-        await this.#call('DELETE', `uploads/${this.#id}/`);
+        await this.#call('DELETE', `uploads/${id}/`);
         return;
       } catch (error) {
         if (GONE.includes(error.status)) return;
@@ -181,7 +179,7 @@ export class ChunkUploader extends EventTarget {
       this.#stop = new AbortController();
       const ticking = setInterval(() => this.#report(), 200);
       try {
-        const result = await this.#attempt(this.#stop.signal);
+        const result = await this.#attempt(this.#stop.signal).finally(() => clearInterval(ticking));
         ChunkUploader.forget({ key: this.#key });
         this.#enter('done');
         return result;
@@ -192,8 +190,6 @@ export class ChunkUploader extends EventTarget {
           throw error;
         }
         if (this.#state === 'aborted') throw new UploadError('The upload was cancelled.');
-      } finally {
-        clearInterval(ticking);
       }
     }
   }
@@ -216,8 +212,7 @@ export class ChunkUploader extends EventTarget {
   async #open(signal) {
     const { videoId: asked, fileName, file, chunkSize } = this.#o;
     const ask = typeof asked === 'function';
-    const remembered = this.#recall();
-    const known = ask || String(remembered?.videoId) === String(asked) ? remembered : null;
+    const known = this.#recall();
     const find = (path) => this.#persist(signal, 'GET', path).then((status) => (ENDED.includes(status.state) ? null : status), (error) => {
       if (GONE.includes(error.status)) return null;
       throw error;
@@ -438,7 +433,11 @@ export class ChunkUploader extends EventTarget {
   }
 
   #recall() {
-    try { return this.#o.remember && JSON.parse(localStorage.getItem(this.#key)); } catch { return null; }
+    const { videoId, remember } = this.#o;
+    try {
+      const known = remember && JSON.parse(localStorage.getItem(this.#key));
+      return typeof videoId === 'function' || String(known.videoId) === String(videoId) ? known : null;
+    } catch { return null; }
   }
 
   #remember() {
@@ -500,7 +499,7 @@ const SENTENCES = {
   403: 'You may not do this with this video. Sign in as its owner.',
   404: 'The server does not know this upload any more. Resume to send the file again from the beginning.',
   408: 'The connection is too slow or was interrupted. Check it, then resume.',
-  409: 'The server holds other bytes for this upload: the file has changed since it began. Cancel, then send the file anew.',
+  409: 'What the server holds and this file do not fit together; perhaps the file has changed since. Cancel, then send it anew.',
   410: 'This upload has ended on the server. Resume to send the file again from the beginning.',
   413: 'The file is larger than the server accepts. Make it smaller, or ask the operator to raise the limit.',
   415: 'The server does not accept files of this kind. Choose another one.',

@@ -1,0 +1,439 @@
+//! Appends: one writer at the end of a sequential upload, whose durable prefix counts.
+
+use bytes::Bytes;
+use futures_core::{Stream, stream::BoxStream};
+
+use super::{
+    Address, Appended, CONTENTION, Uploads,
+    checksum::Hasher,
+    contended, ended_or_sealed,
+    intake::{Intake, Next, next},
+    live::{Spot, Turn, superseded},
+    receive::{BoxError, frames, over_quota},
+    tasks::{join, shutting_down},
+};
+use crate::{
+    access::{Action, Caller},
+    blob::Slot,
+    error::{Error, ErrorKind, Result},
+    metadata::{Committed, Guard, PartRange, PartsEdit},
+    upload::{Digest, Layout, Part, Record, Snapshot, State, UploadId, Wake},
+};
+
+/// What a client says of an append. See [`Uploads::append_with`].
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct NewAppend {
+    len: Option<u64>,
+    checksum: Option<Digest>,
+}
+
+impl NewAppend {
+    /// Nothing said.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The length that the body announced, in bytes.
+    #[must_use]
+    pub const fn len(mut self, bytes: u64) -> Self {
+        self.len = Some(bytes);
+        self
+    }
+
+    /// The checksum of the body. All of it counts or nothing.
+    #[must_use]
+    pub fn checksum(mut self, checksum: Digest) -> Self {
+        self.checksum = Some(checksum);
+        self
+    }
+}
+
+impl Uploads {
+    /// Appends `body` to a sequential upload at `offset`, which must be its end.
+    ///
+    /// Every [checkpoint](super::Builder::checkpoint) is made durable on the way. If the body breaks off, a newer append
+    /// takes over or this future is dropped, the prefix that was received is made durable and counts.
+    ///
+    /// # Errors
+    /// [`OffsetMismatch`](ErrorKind::OffsetMismatch) with the true offset; [`TooLarge`](ErrorKind::TooLarge) for a body that goes
+    /// past the end of the file, whose legal prefix counts; [`Interrupted`](ErrorKind::Interrupted);
+    /// [`Superseded`](ErrorKind::Superseded); those of the stores.
+    pub async fn append<S, E>(&self, caller: &Caller, id: UploadId, offset: u64, body: S) -> Result<Appended>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<BoxError>,
+    {
+        self.append_with(caller, id, offset, NewAppend::new(), body).await
+    }
+
+    /// As [`append`](Self::append), with what the client says of the body. With a checksum nothing counts before all of it was
+    /// verified.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and [`ChecksumMismatch`](ErrorKind::ChecksumMismatch).
+    pub async fn append_with<S, E>(
+        &self,
+        caller: &Caller,
+        id: UploadId,
+        offset: u64,
+        append: NewAppend,
+        body: S,
+    ) -> Result<Appended>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<BoxError>,
+    {
+        let _working = self.inner.tasks.begin()?;
+        let found = self
+            .find(caller, Address::Id(id), Action::Write, PartRange::NONE)
+            .await?;
+        check(&found, offset)?;
+        let turn = self.inner.live.take_over(Spot::End(id)).await?;
+        let snapshot = self.load(id, PartRange::NONE).await?;
+        check(&snapshot, offset)?;
+        let end_of_file = snapshot.record.plan.size;
+        let room = end_of_file.unwrap_or(self.inner.config.max_size).saturating_sub(offset);
+        if append.len.is_some_and(|len| len > room) {
+            return Err(too_much(room));
+        }
+        let record = self.own_end(snapshot.record).await?;
+        let progress = Progress::new(self.clone(), record, offset, snapshot.tally.parts, append, turn);
+        let end = Run(Some(Box::new(progress))).take(frames(body), room).await?;
+        self.inner.live.changed(id);
+        Ok(Appended {
+            offset: end,
+            is_complete: end_of_file == Some(end),
+        })
+    }
+
+    /// Stops whoever appends to `id` and answers the offset from which the next append goes on: what a client asks before it
+    /// resumes. Unlike [`status`](Self::status), which disturbs nobody.
+    ///
+    /// # Errors
+    /// Those of [`status`](Self::status).
+    pub async fn take_over(&self, caller: &Caller, id: UploadId) -> Result<super::Upload> {
+        let _working = self.inner.tasks.begin()?;
+        let found = self
+            .find(caller, Address::Id(id), Action::Write, PartRange::NONE)
+            .await?;
+        if found.record.plan.layout == Layout::Sequential && found.record.state == State::Open {
+            let _turn = self.inner.live.take_over(Spot::End(id)).await?;
+            if !self.inner.limits.in_place {
+                self.own_end(self.load(id, PartRange::NONE).await?.record).await?;
+            }
+        }
+        self.status(caller, id).await
+    }
+
+    /// Makes this request the only one whose commits succeed: on stores that many processes share by a new epoch, else by
+    /// the one of this process, whose turns keep its own requests apart.
+    async fn own_end(&self, record: Record) -> Result<Record> {
+        if self.inner.limits.in_place {
+            return self.fence(record).await;
+        }
+        let mut record = record;
+        for _ in 0..CONTENTION {
+            let next = Record {
+                epoch: self.inner.random.u64()?,
+                ..record
+            };
+            if let Some(owned) = self.update(&next, PartsEdit::Keep, Wake::Keep).await? {
+                return Ok(owned);
+            }
+            record = self.load(next.id, PartRange::NONE).await?.record;
+            if record.state != State::Open {
+                return Err(ended_or_sealed(&record));
+            }
+        }
+        Err(contended())
+    }
+}
+
+fn check(snapshot: &Snapshot, offset: u64) -> Result<()> {
+    let record = &snapshot.record;
+    if record.plan.layout != Layout::Sequential {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            "This upload takes numbered chunks, not appends",
+        ));
+    }
+    if record.state != State::Open {
+        return Err(ended_or_sealed(record));
+    }
+    if snapshot.tally.bytes == offset {
+        Ok(())
+    } else {
+        Err(Error::offset_mismatch(snapshot.tally.bytes))
+    }
+}
+
+fn too_much(room: u64) -> Error {
+    Error::too_large(format!("The upload has room for {room} bytes more"), room)
+}
+
+/// One append. Whenever it is dropped, what it received is settled.
+struct Run(Option<Box<Progress>>);
+
+/// How far an append is.
+struct Progress {
+    uploads: Uploads,
+    record: Record,
+    append: NewAppend,
+    /// End of what is committed, and how many parts that is.
+    end: u64,
+    parts: u32,
+    /// Durable, but not to be committed before the checksum of all is verified.
+    finished: Vec<Part>,
+    intake: Option<Intake>,
+    /// Of this request's bytes, as the client named it.
+    hasher: Option<Hasher>,
+    /// Of the whole file, from its first byte.
+    running: Option<Hasher>,
+    turn: Turn,
+}
+
+impl Run {
+    /// Takes the body in; answers where the upload ends now.
+    async fn take(mut self, mut body: BoxStream<'_, Result<Bytes>>, room: u64) -> Result<u64> {
+        let Some(progress) = &self.0 else {
+            return Err(shutting_down());
+        };
+        let announced = progress.append.len;
+        let newer = progress.turn.superseded();
+        tokio::pin!(newer);
+        let mut received = 0;
+        let broken = loop {
+            let gathering = self.0.as_ref().is_some_and(|progress| progress.is_gathering());
+            let next = tokio::select! {
+                biased;
+                () = &mut newer => break Some(superseded()),
+                next = next(&mut body, gathering) => next,
+            };
+            let mut frame = match next {
+                Ok(Next::Frame(frame)) => frame,
+                Ok(Next::Idle) => {
+                    self = self.detached(Step::Flush).await?;
+                    continue;
+                }
+                Ok(Next::End) => break None,
+                Err(error) => break Some(error),
+            };
+            let fits = room - received;
+            let too_long = frame.len() as u64 > fits;
+            if too_long {
+                frame.truncate(usize::try_from(fits).unwrap_or(usize::MAX));
+            }
+            received += frame.len() as u64;
+            while !frame.is_empty() {
+                let Some(progress) = &mut self.0 else {
+                    return Err(shutting_down());
+                };
+                if let Some(step) = progress.gather(&mut frame).await? {
+                    self = self.detached(step).await?;
+                }
+            }
+            if too_long {
+                break Some(too_much(room));
+            }
+        };
+        let broken = broken.or_else(|| {
+            let announced = announced.filter(|announced| received < *announced)?;
+            let message = format!("The body ended after {received} of {announced} bytes");
+            Some(Error::new(ErrorKind::Interrupted, message))
+        });
+        match broken {
+            Some(error) => {
+                if self
+                    .0
+                    .as_ref()
+                    .is_some_and(|progress| progress.append.checksum.is_none())
+                {
+                    self.detached(Step::End).await?;
+                } else {
+                    self.0 = None;
+                }
+                Err(error)
+            }
+            None => {
+                let run = self.detached(Step::End).await?;
+                Ok(run.0.as_ref().map_or(0, |progress| progress.end))
+            }
+        }
+    }
+
+    /// Does a step as a task of its own, which comes to its end although the request may not: while a write or a
+    /// commit is under way nobody else may write here.
+    async fn detached(mut self, step: Step) -> Result<Self> {
+        let Some(mut progress) = self.0.take() else {
+            return Err(shutting_down());
+        };
+        let tasks = progress.uploads.inner.tasks.clone();
+        join(tasks.spawn(async move {
+            progress.step(step).await?;
+            Ok(Self(Some(progress)))
+        }))
+        .await
+    }
+}
+
+/// Cut off in the middle: what was received still counts, unless it waits for a checksum.
+impl Drop for Run {
+    fn drop(&mut self) {
+        let Some(mut progress) = self.0.take() else { return };
+        if progress.intake.is_none() || progress.append.checksum.is_some() {
+            return;
+        }
+        // Without a runtime the process is ending, and what was not acknowledged may be lost.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let tasks = progress.uploads.inner.tasks.clone();
+            tasks.spawn(async move {
+                if let Err(error) = progress.step(Step::End).await {
+                    tracing::debug!(%error, "the received prefix of a cut append was not kept");
+                }
+            });
+        }
+    }
+}
+
+/// What cannot be cut off in the middle.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Write what was gathered.
+    Flush,
+    /// Make the part durable, and commit it unless a checksum is awaited.
+    Checkpoint,
+    /// The same, and no more comes.
+    End,
+}
+
+impl Progress {
+    fn new(uploads: Uploads, record: Record, offset: u64, parts: u32, append: NewAppend, turn: Turn) -> Self {
+        let running = record
+            .checksum
+            .as_ref()
+            .map(Digest::algorithm)
+            .and_then(|algorithm| match &record.hash {
+                None if offset == 0 => Some(Hasher::new(algorithm)),
+                Some(saved) if saved.end == offset => Hasher::restore(algorithm, saved),
+                _ => None,
+            });
+        let hasher = append
+            .checksum
+            .as_ref()
+            .map(|checksum| Hasher::new(checksum.algorithm()));
+        Self {
+            uploads,
+            record,
+            append,
+            end: offset,
+            parts,
+            finished: Vec::new(),
+            intake: None,
+            hasher,
+            running,
+            turn,
+        }
+    }
+
+    fn is_gathering(&self) -> bool {
+        self.intake.as_ref().is_some_and(Intake::is_gathering)
+    }
+
+    /// Takes in as much of `frame` as belongs to the present part; the step that is due then.
+    async fn gather(&mut self, frame: &mut Bytes) -> Result<Option<Step>> {
+        let checkpoint = self.uploads.inner.config.checkpoint;
+        let intake = match &mut self.intake {
+            Some(intake) => intake,
+            None => {
+                let number = self.next_number()?;
+                let offset = self.end + self.finished.iter().map(|part| part.len).sum::<u64>();
+                let slot = Slot::at(number, offset, checkpoint);
+                let writer = self.uploads.inner.blobs.open(&self.record.handle, slot).await?;
+                self.intake.insert(Intake::new(writer, None, true))
+            }
+        };
+        let left = usize::try_from(checkpoint - intake.len()).unwrap_or(usize::MAX);
+        let piece = frame.split_to(left.min(frame.len()));
+        for hasher in [&mut self.hasher, &mut self.running].into_iter().flatten() {
+            hasher.update(&piece);
+        }
+        let flush = intake.gather(&self.uploads.inner, piece);
+        Ok(if intake.len() >= checkpoint {
+            Some(Step::Checkpoint)
+        } else {
+            flush.then_some(Step::Flush)
+        })
+    }
+
+    fn next_number(&self) -> Result<u32> {
+        let finished = u32::try_from(self.finished.len()).unwrap_or(u32::MAX);
+        let number = self.parts.saturating_add(finished);
+        let max = self.uploads.inner.limits.max_parts;
+        if number >= max {
+            return Err(Error::too_large(
+                format!("The upload has {max} parts, more cannot be kept"),
+                max.into(),
+            ));
+        }
+        Ok(number)
+    }
+
+    async fn step(&mut self, step: Step) -> Result<()> {
+        if let Step::Flush = step {
+            let Some(intake) = &mut self.intake else { return Ok(()) };
+            let result = intake.flush().await;
+            if result.is_err() {
+                self.intake = None;
+            }
+            return result;
+        }
+        if let Some(intake) = self.intake.take() {
+            let number = self.next_number()?;
+            let (len, crc64) = (intake.len(), intake.crc64());
+            let receipt = intake.finish().await?;
+            self.finished.push(Part::new(number, len, crc64, receipt));
+        }
+        match (&self.append.checksum, step) {
+            (Some(_), Step::Checkpoint) => return Ok(()),
+            (Some(expected), _) => {
+                if let Some(actual) = self.hasher.take().map(Hasher::finish).transpose()?
+                    && *expected != actual
+                {
+                    return Err(Error::checksum_mismatch(expected.clone(), actual));
+                }
+            }
+            (None, _) => {}
+        }
+        self.commit().await
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let parts = std::mem::take(&mut self.finished);
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let inner = &self.uploads.inner;
+        let end = self.end + parts.iter().map(|part| part.len).sum::<u64>();
+        let mut guard = Guard::new(self.record.epoch);
+        guard.end = Some(self.end);
+        guard.quota = inner.config.quota;
+        guard.hash = self.running.as_ref().and_then(|hasher| hasher.save(end));
+        match inner.metadata.commit(self.record.id, &guard, &parts).await {
+            Ok(Committed::Done(tally)) => {
+                (self.end, self.parts) = (tally.bytes, tally.parts);
+                inner.live.changed(self.record.id);
+                Ok(())
+            }
+            Ok(Committed::Refused(now, _)) if now.state != State::Open => Err(ended_or_sealed(&now)),
+            Ok(Committed::Refused(..) | Committed::Present(_)) => Err(superseded()),
+            Ok(Committed::OverQuota(bound)) => Err(over_quota(bound)),
+            Ok(Committed::Unknown) => Err(Error::not_found()),
+            Err(error) => {
+                self.uploads.doubt();
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! Assembly: check coverage, seal, complete in the blob store, verify, publish.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use super::{
+    Address, CONTENTION, Upload, Uploads,
+    builder::Verify,
+    checksum::{Combiner, Crc64, Hasher},
+    contended, ended,
+    live::Spot,
+    tasks::join,
+};
+use crate::{
+    access::{Action, Caller},
+    blob::{BlobBody, ByteRange, Completed},
+    error::{Error, ErrorKind, Result},
+    metadata::{PartRange, PartsEdit},
+    planted::{Bug, planted},
+    upload::{
+        Algorithm, Blob, Digest, EventKind, Intent, Layout, Part, Record, Snapshot, State, Tally, UploadId, Wake,
+    },
+};
+
+impl Uploads {
+    /// Makes the blob of what was sent and publishes it. Asked again it answers the same.
+    ///
+    /// `checksum` is the client's of the whole file: it is verified first, and if it is another nothing changes.
+    ///
+    /// Once it began, the assembly goes on without this request, also after a crash: the driver finishes it.
+    ///
+    /// # Errors
+    /// [`Incomplete`](ErrorKind::Incomplete) with what is missing; [`ChecksumMismatch`](ErrorKind::ChecksumMismatch);
+    /// [`Gone`](ErrorKind::Gone), [`Failed`](ErrorKind::Failed); those of the stores, and then it is tried again by itself.
+    pub async fn assemble(
+        &self,
+        caller: &Caller,
+        which: impl Into<Address<'_>> + Send,
+        checksum: Option<&Digest>,
+    ) -> Result<Upload> {
+        let _working = self.inner.tasks.begin()?;
+        let mut snapshot = self
+            .find(caller, which.into(), Action::Assemble, PartRange::ALL)
+            .await?;
+        let id = snapshot.record.id;
+        for _ in 0..CONTENTION {
+            match snapshot.record.state {
+                State::Open => {
+                    let size = coverage(&snapshot)?;
+                    if let Some(expected) = checksum {
+                        self.check_whole(&snapshot, expected).await?;
+                    }
+                    let mut next = snapshot.record.clone();
+                    next.state = State::Assembling;
+                    next.attempts = 0;
+                    next.plan.size = Some(size);
+                    let lease = Wake::After(self.inner.config.lease);
+                    if self.update(&next, PartsEdit::Keep, lease).await?.is_some() {
+                        return self.finish(id).await;
+                    }
+                    snapshot = self.load(id, PartRange::ALL).await?;
+                }
+                State::Assembling => return self.finish(id).await,
+                State::Assembled => {
+                    if let Some(expected) = checksum {
+                        self.check_published(&snapshot, expected).await?;
+                    }
+                    return Ok(Upload::new(snapshot));
+                }
+                _ => return Err(ended(&snapshot.record)),
+            }
+        }
+        Err(contended())
+    }
+
+    /// Drives a sealed upload to its end, as a task of its own.
+    pub(super) async fn finish(&self, id: UploadId) -> Result<Upload> {
+        let uploads = self.clone();
+        join(self.inner.tasks.spawn(async move { uploads.drive_assembly(id).await })).await
+    }
+
+    async fn drive_assembly(&self, id: UploadId) -> Result<Upload> {
+        let turn = self.inner.live.queue(Spot::Assembly(id)).await;
+        // Whoever was here before us may have finished it.
+        let snapshot = self.load(id, PartRange::ALL).await?;
+        let result = match snapshot.record.state {
+            State::Assembling => self.assemble_sealed(snapshot).await,
+            State::Assembled => Ok(snapshot),
+            State::Open => Err(coverage(&snapshot).err().unwrap_or_else(contended)),
+            _ => Err(ended(&snapshot.record)),
+        };
+        drop(turn);
+        let snapshot = result?;
+        if snapshot.record.state == State::Assembled {
+            // What is left is swept later if this fails.
+            if let Err(error) = self.inner.blobs.discard(&snapshot.record.handle).await {
+                tracing::warn!(%id, %error, "leftovers of a finished assembly are left to the sweep");
+            }
+            Ok(Upload::new(snapshot))
+        } else {
+            self.after_end(&snapshot.record).await;
+            Err(ended(&snapshot.record))
+        }
+    }
+
+    async fn assemble_sealed(&self, snapshot: Snapshot) -> Result<Snapshot> {
+        let Snapshot {
+            mut record,
+            tally,
+            parts,
+        } = snapshot;
+        let crc64 = combined(&parts);
+        let size = parts.iter().map(|part| part.len).sum();
+        for _ in 0..CONTENTION {
+            if let Err(verdict) = self.verify_unpublished(&record, &parts, crc64).await {
+                return self.conclude(record, tally, parts, verdict).await;
+            }
+            let completed = match self.inner.blobs.complete(&record.handle, &record.key, &parts).await {
+                Ok(completed) => completed,
+                Err(error) => return Err(self.try_later(record, error).await),
+            };
+            let blob = match completed {
+                Completed::Done(blob) if blob.size == size => blob,
+                Completed::Done(_) => {
+                    let verdict = Verdict::Refused("the stored object has another size".into());
+                    return self.conclude(record, tally, parts, verdict).await;
+                }
+                Completed::PartsLost(lost) => {
+                    return self.conclude(record, tally, parts, Verdict::Lost(lost)).await;
+                }
+                Completed::KeyTaken => {
+                    let next = Record {
+                        key: self.free_key(&record.key).await?,
+                        ..record
+                    };
+                    record = match self.update(&next, PartsEdit::Keep, Wake::Keep).await? {
+                        Some(record) => record,
+                        None => self.load(next.id, PartRange::NONE).await?.record,
+                    };
+                    continue;
+                }
+            };
+            if let Err(verdict) = self.verify_published(&record, &parts).await {
+                return self.conclude(record, tally, parts, verdict).await;
+            }
+            return self.publish(record, tally, parts, blob, crc64).await;
+        }
+        Err(contended())
+    }
+
+    async fn publish(
+        &self,
+        mut record: Record,
+        tally: Tally,
+        parts: Vec<Part>,
+        blob: Blob,
+        crc64: u64,
+    ) -> Result<Snapshot> {
+        for _ in 0..CONTENTION {
+            let mut next = record.clone();
+            next.crc64 = Some(crc64);
+            next.blob = Some(blob.clone());
+            next.failure = None;
+            let edit = match record.intent {
+                None => {
+                    next.state = State::Assembled;
+                    if !planted(Bug::EventOutsideStateChange) {
+                        self.push_event(&mut next, EventKind::Assembled);
+                    }
+                    PartsEdit::Keep
+                }
+                Some(intent) => {
+                    next.state = if intent == Intent::Abort {
+                        State::Aborted
+                    } else {
+                        State::Deleted
+                    };
+                    self.push_event(&mut next, EventKind::Aborted);
+                    PartsEdit::Clear
+                }
+            };
+            let wake = self.end_wake(&next);
+            if let Some(published) = self.update(&next, edit, wake).await? {
+                if planted(Bug::EventOutsideStateChange) {
+                    let mut told = published.clone();
+                    self.push_event(&mut told, EventKind::Assembled);
+                    if let Some(told) = self.update(&told, PartsEdit::Keep, Wake::After(Duration::ZERO)).await? {
+                        return Ok(Snapshot::new(told, tally, parts));
+                    }
+                }
+                self.events_pending(&published);
+                return Ok(Snapshot::new(
+                    published,
+                    Tally {
+                        revision: tally.revision + 1,
+                        ..tally
+                    },
+                    parts,
+                ));
+            }
+            let now = self.load(record.id, PartRange::NONE).await?;
+            if now.record.state != State::Assembling {
+                return Ok(Snapshot::new(now.record, now.tally, parts));
+            }
+            record = now.record;
+        }
+        Err(contended())
+    }
+
+    /// Ends an assembly that cannot become a blob as it is: opens it again for parts that were lost, or fails it.
+    async fn conclude(&self, mut record: Record, tally: Tally, parts: Vec<Part>, verdict: Verdict) -> Result<Snapshot> {
+        if record.intent.is_some() || matches!(verdict, Verdict::Refused(_)) {
+            if let Err(error) = self.withdraw(&record, &parts).await {
+                return Err(self.try_later(record, error).await);
+            }
+        }
+        let (lost, reason) = match verdict {
+            Verdict::Later(error) => return Err(self.try_later(record, error).await),
+            Verdict::Lost(lost) if record.plan.layout == Layout::Indexed => (lost, String::new()),
+            Verdict::Lost(_) => (Vec::new(), "bytes that were stored are lost".to_owned()),
+            Verdict::Refused(reason) => (Vec::new(), reason),
+        };
+        for _ in 0..CONTENTION {
+            let mut next = record.clone();
+            let (edit, wake) = if record.intent.is_some() {
+                next.state = State::Aborted;
+                next.key_held = false;
+                self.push_event(&mut next, EventKind::Aborted);
+                (PartsEdit::Clear, self.end_wake(&next))
+            } else if lost.is_empty() {
+                next.state = State::Failed;
+                next.failure = Some(reason.clone());
+                next.key_held = false;
+                self.push_event(&mut next, EventKind::Failed);
+                (PartsEdit::Clear, self.end_wake(&next))
+            } else {
+                next.state = State::Open;
+                next.epoch = if self.inner.limits.in_place {
+                    self.incarnation()
+                } else {
+                    self.inner.random.u64()?
+                };
+                (PartsEdit::Remove(lost.clone()), Wake::AtExpiry)
+            };
+            if let Some(changed) = self.update(&next, edit, wake).await? {
+                if changed.state == State::Open {
+                    let remaining: Vec<Part> = parts.into_iter().filter(|part| !lost.contains(&part.number)).collect();
+                    return Err(Error::incomplete(
+                        Upload::new(Snapshot::new(changed, tally, remaining)).missing(),
+                    ));
+                }
+                self.events_pending(&changed);
+                return Ok(Snapshot::new(changed, tally, parts));
+            }
+            let now = self.load(record.id, PartRange::NONE).await?;
+            if now.record.state != State::Assembling {
+                return Ok(Snapshot::new(now.record, now.tally, parts));
+            }
+            record = now.record;
+        }
+        Err(contended())
+    }
+
+    /// Deletes what an earlier attempt may have published, if it is ours.
+    async fn withdraw(&self, record: &Record, parts: &[Part]) -> Result<()> {
+        if self.inner.blobs.head(&record.key).await?.is_some()
+            && let Completed::Done(_) = self.inner.blobs.complete(&record.handle, &record.key, parts).await?
+        {
+            self.inner.blobs.delete(&record.key).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes a failed attempt; the driver tries again, later each time.
+    async fn try_later(&self, record: Record, error: Error) -> Error {
+        let mut next = record;
+        next.attempts = next.attempts.saturating_add(1);
+        let wait = backoff(next.attempts);
+        tracing::warn!(id = %next.id, %error, attempts = next.attempts, "an assembly did not succeed and is tried again");
+        // If this is not noted either, the lease runs out and the driver comes by all the same.
+        let _ = self.update(&next, PartsEdit::Keep, Wake::After(wait)).await;
+        error.with_retry_after(wait)
+    }
+
+    /// What is verified before the blob is published, where the store can read parts then.
+    async fn verify_unpublished(&self, record: &Record, parts: &[Part], crc64: u64) -> Result<(), Verdict> {
+        if record.intent.is_some() {
+            return Ok(());
+        }
+        if let Some(expected) = record
+            .checksum
+            .as_ref()
+            .filter(|sum| sum.algorithm() == Algorithm::Crc64Nvme)
+            && *expected != Digest::crc64(crc64)
+        {
+            return Err(Verdict::Refused(format!("the file's checksum is not {expected}")));
+        }
+        if let Some((expected, actual)) = self.running_hash(record, parts)
+            && expected != actual
+        {
+            return Err(Verdict::Refused(format!("the file's checksum is not {expected}")));
+        }
+        if self.must_read(record, parts)
+            && let Some(body) = self.inner.blobs.read_parts(&record.handle, parts).await?
+        {
+            self.inspect(record, parts, body).await?;
+        }
+        for hook in &*self.inner.config.hooks {
+            let body = match hook.wants_bytes() {
+                true => self.inner.blobs.read_parts(&record.handle, parts).await?,
+                false => None,
+            };
+            if hook.wants_bytes() == body.is_some() {
+                hook.before_publish(record, body).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for stores that can read only what is complete.
+    async fn verify_published(&self, record: &Record, parts: &[Part]) -> Result<(), Verdict> {
+        let wanted = self.inner.config.hooks.iter().any(|hook| hook.wants_bytes());
+        if record.intent.is_some() || !(wanted || self.must_read(record, parts)) {
+            return Ok(());
+        }
+        if self.inner.blobs.read_parts(&record.handle, parts).await?.is_some() {
+            return Ok(());
+        }
+        if self.must_read(record, parts) {
+            let body = self.inner.blobs.read(&record.key, ByteRange::ALL).await?;
+            self.inspect(record, parts, body).await?;
+        }
+        for hook in self.inner.config.hooks.iter().filter(|hook| hook.wants_bytes()) {
+            let body = self.inner.blobs.read(&record.key, ByteRange::ALL).await?;
+            hook.before_publish(record, Some(body)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether what must be verified takes a read of every byte.
+    fn must_read(&self, record: &Record, parts: &[Part]) -> bool {
+        let sum = record
+            .checksum
+            .as_ref()
+            .filter(|sum| sum.algorithm() != Algorithm::Crc64Nvme);
+        self.inner.config.verify == Verify::Read || (sum.is_some() && self.running_hash(record, parts).is_none())
+    }
+
+    /// The promised checksum and the one that ran along with the appends, if it did to the end.
+    fn running_hash(&self, record: &Record, parts: &[Part]) -> Option<(Digest, Digest)> {
+        let expected = record.checksum.clone()?;
+        let size: u64 = parts.iter().map(|part| part.len).sum();
+        let saved = record.hash.as_ref().filter(|saved| saved.end == size)?;
+        let actual = Hasher::restore(expected.algorithm(), saved)?.finish().ok()?;
+        Some((expected, actual))
+    }
+
+    /// Reads all bytes: every part must have its checksum, and the whole the one that was promised.
+    async fn inspect(&self, record: &Record, parts: &[Part], body: BlobBody) -> Result<(), Verdict> {
+        let mut hasher = record.checksum.as_ref().map(|sum| Hasher::new(sum.algorithm()));
+        let rotten = rotten(parts, body, |bytes| {
+            if let Some(hasher) = &mut hasher {
+                hasher.update(bytes);
+            }
+        })
+        .await?;
+        if !rotten.is_empty() {
+            return Err(Verdict::Lost(rotten));
+        }
+        match (&record.checksum, hasher.map(Hasher::finish).transpose()?) {
+            (Some(expected), Some(actual)) if *expected != actual => {
+                Err(Verdict::Refused(format!("the file's checksum is not {expected}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares an open, complete upload with the checksum that came with the request to assemble it. Its parts
+    /// change no more, so that they can be read before it is sealed.
+    async fn check_whole(&self, snapshot: &Snapshot, expected: &Digest) -> Result<()> {
+        let actual = if expected.algorithm() == Algorithm::Crc64Nvme {
+            Digest::crc64(combined(&snapshot.parts))
+        } else {
+            match self
+                .inner
+                .blobs
+                .read_parts(&snapshot.record.handle, &snapshot.parts)
+                .await?
+            {
+                Some(body) => digest(expected.algorithm(), body).await?,
+                None => {
+                    let message = "This store verifies such a checksum only if it is given at creation";
+                    return Err(Error::invalid("checksum", message));
+                }
+            }
+        };
+        if *expected == actual {
+            Ok(())
+        } else {
+            Err(Error::checksum_mismatch(expected.clone(), actual))
+        }
+    }
+
+    async fn check_published(&self, snapshot: &Snapshot, expected: &Digest) -> Result<()> {
+        let record = &snapshot.record;
+        let actual = match (expected.algorithm(), record.crc64) {
+            (Algorithm::Crc64Nvme, Some(crc64)) => Digest::crc64(crc64),
+            (algorithm, _) => digest(algorithm, self.inner.blobs.read(&record.key, ByteRange::ALL).await?).await?,
+        };
+        if *expected == actual {
+            Ok(())
+        } else {
+            Err(Error::checksum_mismatch(expected.clone(), actual))
+        }
+    }
+}
+
+/// Why a sealed upload is not published now.
+enum Verdict {
+    /// These parts are not what was acknowledged: they can be sent again.
+    Lost(Vec<u32>),
+    /// It can never be published, for this reason.
+    Refused(String),
+    /// It could not be found out.
+    Later(Error),
+}
+
+impl From<Error> for Verdict {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Invalid | ErrorKind::Forbidden => Self::Refused(error.to_string()),
+            _ => Self::Later(error),
+        }
+    }
+}
+
+/// Whether all bytes are there, and how many they are.
+fn coverage(snapshot: &Snapshot) -> Result<u64> {
+    let plan = &snapshot.record.plan;
+    let size: u64 = snapshot.parts.iter().map(|part| part.len).sum();
+    let complete = match plan.chunks {
+        Some(_) => Upload::new(snapshot.clone()).missing().is_empty() || planted(Bug::OffsetIsSumOfSizes),
+        None => plan.size.is_none_or(|expected| expected == size),
+    };
+    match (complete, plan.chunks, plan.size) {
+        (false, None, _) => Err(Error::offset_mismatch(size)),
+        (false, Some(_), _) => Err(Error::incomplete(Upload::new(snapshot.clone()).missing())),
+        (true, Some(_), Some(expected)) if expected != size => Err(Error::new(
+            ErrorKind::Conflict,
+            format!("The chunks have {size} bytes, the file was said to have {expected}; abort and begin anew"),
+        )),
+        _ => Ok(size),
+    }
+}
+
+pub(super) fn combined(parts: &[Part]) -> u64 {
+    let mut combiner = Combiner::new();
+    for part in parts {
+        combiner.push(part.crc64, part.len);
+    }
+    combiner.value()
+}
+
+async fn digest(algorithm: Algorithm, mut body: BlobBody) -> Result<Digest> {
+    let mut hasher = Hasher::new(algorithm);
+    while let Some(bytes) = body.next().await {
+        hasher.update(&bytes?);
+    }
+    hasher.finish()
+}
+
+/// The parts whose bytes in `body` do not have their checksum.
+pub(super) async fn rotten(parts: &[Part], mut body: BlobBody, mut pass: impl FnMut(&[u8])) -> Result<Vec<u32>> {
+    let mut rotten = Vec::new();
+    let mut rest = bytes::Bytes::new();
+    for part in parts {
+        let mut crc64 = Crc64::new();
+        let mut left = part.len;
+        while left > 0 {
+            if rest.is_empty() {
+                match body.next().await {
+                    Some(bytes) => rest = bytes?,
+                    None => break,
+                }
+            }
+            let piece = rest.split_to(usize::try_from(left).unwrap_or(usize::MAX).min(rest.len()));
+            left -= piece.len() as u64;
+            crc64.update(&piece);
+            pass(&piece);
+        }
+        if left > 0 || crc64.value() != part.crc64 {
+            rotten.push(part.number);
+        }
+    }
+    Ok(rotten)
+}
+
+/// How long to wait after so many failed attempts: from a second to ten minutes.
+pub(super) fn backoff(attempts: u32) -> Duration {
+    Duration::from_secs(1 << attempts.saturating_sub(1).min(10)).min(Duration::from_secs(600))
+}

@@ -1,0 +1,425 @@
+//! Creation: of a session, or of an upload together with its first chunk, in one step.
+
+use std::collections::BTreeMap;
+
+use super::{
+    NewChunk, NewUpload, StoredChunk, Upload, Uploads, contended,
+    intake::Intake,
+    live::{Creating, Spot},
+    receive::{Source, over_quota, stored_chunk},
+    request::{Chunks, check_len},
+    tasks::join,
+};
+use crate::{
+    access::{Action, Caller, Subject},
+    error::{Error, ErrorKind, Result},
+    metadata::{Created, Guard, Lookup, PartRange},
+    planted::{Bug, planted},
+    upload::{
+        EventKind, FileName, Handle, Key, Layout, Part, Plan, Protocol, Record, Snapshot, State, Tally, Target,
+        UploadId, Version, Wake,
+    },
+};
+
+/// Bounds of the metadata a client may attach.
+const MAX_METADATA: usize = 16 << 10;
+
+impl Uploads {
+    /// Creates an upload.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) for a name, size or chunk size that cannot be; [`TooLarge`](ErrorKind::TooLarge);
+    /// [`QuotaExceeded`](ErrorKind::QuotaExceeded); [`Conflict`](ErrorKind::Conflict) if it is [`named`](NewUpload::named) and
+    /// the name is that of an upload of another shape; [`NoSpace`](ErrorKind::NoSpace).
+    pub async fn create(&self, caller: &Caller, new: NewUpload) -> Result<Upload> {
+        let _working = self.inner.tasks.begin()?;
+        let file_name = FileName::parse(&new.file_name)?;
+        let subject = Subject::New {
+            target: new.target.as_ref(),
+            file_name: &file_name,
+        };
+        self.authorize(caller, Action::Create, subject).await?;
+        let plan = self.plan(new.size, new.chunks)?;
+        let metadata_len: usize = new.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if metadata_len > MAX_METADATA {
+            return Err(Error::invalid(
+                "metadata",
+                format!("The metadata may have {MAX_METADATA} bytes at most"),
+            ));
+        }
+        if new.named {
+            let by = Lookup::Name(caller.owner(), new.target.as_ref(), &file_name);
+            if let Some(found) = self.inner.metadata.load(by, PartRange::ALL).await? {
+                return join_named(found, &new, &plan);
+            }
+        }
+        let wanted = Wanted {
+            file_name,
+            target: new.target.clone(),
+            named: new.named,
+            protocol: new.protocol,
+            metadata: new.metadata.clone(),
+            checksum: new.checksum.clone(),
+            key: new.key.clone(),
+            plan: plan.clone(),
+        };
+        for _ in 0..super::CONTENTION {
+            let (record, creating) = self.draft(caller, &wanted).await?;
+            let handle = self.inner.blobs.begin(record.id, &record.key, &record.plan).await?;
+            let record = Record {
+                handle: handle.clone(),
+                ..record
+            };
+            let created = self
+                .inner
+                .metadata
+                .create(&record, &[], &self.inner.config.quota, wake(&record))
+                .await;
+            match created {
+                Ok(Created::New(record)) => {
+                    self.events_pending(&record);
+                    let tally = Tally {
+                        revision: 1,
+                        ..Tally::default()
+                    };
+                    return Ok(Upload::created(Snapshot::new(record, tally, Vec::new())));
+                }
+                Ok(refused) => {
+                    self.discard_unrecorded(&handle, creating).await;
+                    match refused {
+                        Created::NameTaken(existing) => {
+                            let found = self.load(existing.id, PartRange::ALL).await?;
+                            return join_named(found, &new, &plan);
+                        }
+                        Created::OverQuota(bound) => return Err(over_quota(bound)),
+                        _ => {}
+                    }
+                }
+                // It may have been created all the same: a sweep finds out.
+                Err(error) => return Err(error),
+            }
+        }
+        Err(contended())
+    }
+
+    /// Fixes the length of a sequential upload that began without one.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) if it is known and another, or less than what is stored; [`TooLarge`](ErrorKind::TooLarge).
+    pub async fn set_size(&self, caller: &Caller, id: UploadId, size: u64) -> Result<Upload> {
+        let _working = self.inner.tasks.begin()?;
+        self.check_size(size)?;
+        for _ in 0..super::CONTENTION {
+            let snapshot = self.find(caller, id.into(), Action::Write, PartRange::NONE).await?;
+            let (record, tally) = (snapshot.record, snapshot.tally);
+            match record.plan.size {
+                Some(known) if known == size => return Ok(Upload::new(Snapshot::new(record, tally, Vec::new()))),
+                Some(known) => {
+                    return Err(Error::invalid(
+                        "size",
+                        format!("The upload has {known} bytes, not {size}"),
+                    ));
+                }
+                None if record.state != State::Open => return Err(super::ended_or_sealed(&record)),
+                None if tally.bytes > size || record.plan.layout == Layout::Indexed => {
+                    return Err(Error::invalid("size", "The upload has more bytes already"));
+                }
+                None => {}
+            }
+            let mut next = record;
+            next.plan.size = Some(size);
+            if let Some(record) = self.update(&next, crate::metadata::PartsEdit::Keep, Wake::Keep).await? {
+                return Ok(Upload::new(Snapshot::new(record, tally, Vec::new())));
+            }
+        }
+        Err(contended())
+    }
+
+    fn check_size(&self, size: u64) -> Result<()> {
+        let max = self.inner.config.max_size;
+        if size > max {
+            return Err(Error::too_large(format!("A file may have {max} bytes at most"), max));
+        }
+        Ok(())
+    }
+
+    /// The shape of an upload: chunks that fit the store and the limits.
+    fn plan(&self, size: Option<u64>, chunks: Chunks) -> Result<Plan> {
+        if let Some(size) = size {
+            self.check_size(size)?;
+        }
+        if chunks == Chunks::None {
+            return Ok(Plan::sequential(size));
+        }
+        let size = size.ok_or_else(|| Error::invalid("fileSize", "Numbered chunks need the size of the file"))?;
+        let limits = &self.inner.limits;
+        let max_chunk = self.inner.config.max_chunk.min(limits.max_part);
+        let max_chunks = u64::from(self.inner.config.max_chunks.min(limits.max_parts));
+        let chunk_size = match chunks {
+            Chunks::Of(0) => return Err(Error::invalid("chunkSize", "A chunk has one byte at least")),
+            Chunks::Of(bytes) => bytes,
+            _ => {
+                let mut bytes = limits.preferred_part.min(max_chunk).max(1);
+                // Few chunks are cheaper to keep, small ones cheaper to lose.
+                while size.div_ceil(bytes) > max_chunks.min(2_000) && bytes < max_chunk {
+                    bytes = bytes.saturating_mul(2).min(max_chunk);
+                }
+                bytes
+            }
+        };
+        let count = size.div_ceil(chunk_size).max(1);
+        if chunk_size > max_chunk {
+            return Err(Error::too_large(
+                format!("A chunk may have {max_chunk} bytes at most"),
+                max_chunk,
+            ));
+        }
+        if count > 1 && chunk_size < limits.min_part {
+            let min = limits.min_part;
+            return Err(Error::invalid(
+                "chunkSize",
+                format!("A chunk must have {min} bytes at least"),
+            ));
+        }
+        if count > max_chunks {
+            let message = format!("The file would have {count} chunks, {max_chunks} are allowed; send larger ones");
+            return Err(Error::too_large(message, max_chunks));
+        }
+        let count = u32::try_from(count).map_err(|_| Error::too_large("Too many chunks", max_chunks))?;
+        Ok(Plan::indexed(count, Some(chunk_size), Some(size)))
+    }
+
+    /// A record that nobody has stored yet, under a key that is free.
+    async fn draft(&self, caller: &Caller, wanted: &Wanted) -> Result<(Record, Creating)> {
+        let mut bytes = [0; 16];
+        self.inner.random.fill(&mut bytes)?;
+        let id = UploadId::from_bytes(bytes);
+        let creating = self.inner.live.creating(id);
+        let config = &self.inner.config;
+        let key = match &wanted.key {
+            Some(key) => key.clone(),
+            None => config.key(id, wanted.target.as_ref(), &wanted.file_name)?,
+        };
+        let handle = Handle::new("");
+        let mut record = Record::new(
+            id,
+            caller.owner().clone(),
+            wanted.file_name.clone(),
+            key,
+            wanted.plan.clone(),
+            handle,
+        );
+        record.target.clone_from(&wanted.target);
+        record.named = wanted.named;
+        record.protocol = wanted.protocol;
+        record.metadata.clone_from(&wanted.metadata);
+        record.checksum.clone_from(&wanted.checksum);
+        record.expire_after = config.expire_after;
+        record.epoch = self.incarnation();
+        for hook in &*config.hooks {
+            hook.before_create(&mut record).await?;
+        }
+        if self.inner.blobs.head(&record.key).await?.is_some() {
+            record.key = self.free_key(&record.key).await?;
+        }
+        if config.wants_events() {
+            record.push_event(EventKind::Created);
+        }
+        Ok((record, creating))
+    }
+
+    /// `key` with a random suffix, so that there is no blob under it.
+    pub(super) async fn free_key(&self, key: &Key) -> Result<Key> {
+        for _ in 0..super::CONTENTION {
+            let fresh = key.with_suffix(&format!("{:016x}", self.inner.random.u64()?));
+            if self.inner.blobs.head(&fresh).await?.is_none() {
+                return Ok(fresh);
+            }
+        }
+        Err(contended())
+    }
+
+    /// Stores the first chunk of an upload that does not exist yet. Losers of a race discard what they wrote and
+    /// store their chunk with the winner.
+    pub(super) async fn put_first(
+        &self,
+        caller: &Caller,
+        target: Option<&Target>,
+        file_name: &FileName,
+        chunk: NewChunk,
+        source: Source<'_>,
+    ) -> Result<StoredChunk> {
+        self.authorize(caller, Action::Create, Subject::New { target, file_name })
+            .await?;
+        let plan = self.first_plan(&chunk)?;
+        // All of it first: its length decides where it goes, and a loser of the race needs it twice.
+        let mut source = Source::Held(self.held(source, &chunk).await?);
+        let Source::Held(held) = &source else {
+            return Err(Error::internal("A chunk was not held"));
+        };
+        let len = held.len();
+        check_len(&plan, chunk.index, len, self.inner.config.max_chunk)?;
+        for _ in 0..super::CONTENTION {
+            let wanted = Wanted {
+                file_name: file_name.clone(),
+                target: target.cloned(),
+                named: true,
+                protocol: Protocol::Chunk,
+                metadata: BTreeMap::new(),
+                checksum: None,
+                key: None,
+                plan: plan.clone(),
+            };
+            let (record, creating) = self.draft(caller, &wanted).await?;
+            let guard = self.guard(&record, &chunk, len)?;
+            let stored = guard.apply(&record, Tally::default()).unwrap_or(record);
+            let handle = self.inner.blobs.begin(stored.id, &stored.key, &stored.plan).await?;
+            let record = Record { handle, ..stored };
+            let turn = self.inner.live.take_over(Spot::Chunk(record.id, chunk.index)).await?;
+            // Nobody else knows this handle: the chunk may go in place before its record exists.
+            let slot = self.slot(&record.plan, &chunk, &source);
+            let taken = match self.inner.blobs.open(&record.handle, slot).await {
+                Ok(writer) => {
+                    self.take_in(writer, &record.plan, &chunk, &mut source, slot, &turn)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            let intake = match taken {
+                Ok(intake) => intake,
+                Err(error) => {
+                    self.discard_unrecorded(&record.handle, creating).await;
+                    return Err(error);
+                }
+            };
+            let first = self.clone().settle_first(intake, record, chunk.index, creating);
+            match join(self.inner.tasks.spawn(first)).await? {
+                First::Stored(stored) => return Ok(stored),
+                First::Again => {}
+                First::Joins(existing) => {
+                    let snapshot = self.load(existing, PartRange::one(chunk.index)).await?;
+                    self.authorize(caller, Action::Write, Subject::Upload(&snapshot.record))
+                        .await?;
+                    return self.put_existing(snapshot, &chunk, source).await;
+                }
+            }
+        }
+        Err(contended())
+    }
+
+    /// The shape of an upload as its first chunk tells it.
+    fn first_plan(&self, chunk: &NewChunk) -> Result<Plan> {
+        let total = chunk.total.unwrap_or(0);
+        let max = self.inner.config.max_chunks.min(self.inner.limits.max_parts);
+        if total == 0 {
+            return Err(Error::invalid("totalChunks", "There must be one chunk at least"));
+        }
+        if total > max {
+            return Err(Error::too_large(
+                format!("There may be {max} chunks at most; send larger ones"),
+                max.into(),
+            ));
+        }
+        if let Some(size) = chunk.file_size {
+            self.check_size(size)?;
+        }
+        let size = chunk.file_size.filter(|_| total == 1);
+        let plan = Plan::indexed(total, None, size);
+        chunk.check(&plan, self.inner.config.max_chunk)?;
+        Ok(plan)
+    }
+
+    async fn settle_first(self, intake: Intake, record: Record, index: u32, creating: Creating) -> Result<First> {
+        let (len, crc64) = (intake.len(), intake.crc64());
+        let receipt = match intake.finish().await {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                self.discard_unrecorded(&record.handle, creating).await;
+                return Err(error);
+            }
+        };
+        let part = Part::new(index, len, crc64, receipt);
+        let parts = std::slice::from_ref(&part);
+        match self
+            .inner
+            .metadata
+            .create(&record, parts, &self.inner.config.quota, wake(&record))
+            .await?
+        {
+            Created::New(record) => {
+                self.events_pending(&record);
+                Ok(First::Stored(stored_chunk(
+                    &record,
+                    index,
+                    Tally::default().with(parts, &[]),
+                )))
+            }
+            refused => {
+                self.discard_unrecorded(&record.handle, creating).await;
+                match refused {
+                    Created::NameTaken(existing) => Ok(First::Joins(existing.id)),
+                    Created::OverQuota(bound) => Err(over_quota(bound)),
+                    _ => Ok(First::Again),
+                }
+            }
+        }
+    }
+
+    /// Removes bytes that no record speaks of; a failure is left to the sweep.
+    async fn discard_unrecorded(&self, handle: &Handle, creating: Creating) {
+        if let Err(error) = self.inner.blobs.discard(handle).await {
+            tracing::warn!(%error, "what a refused creation wrote is left to the sweep");
+        }
+        drop(creating);
+    }
+}
+
+/// How the attempt at a first chunk ended.
+enum First {
+    Stored(StoredChunk),
+    Joins(UploadId),
+    Again,
+}
+
+/// What an upload shall be, before it has an id and a key.
+struct Wanted {
+    file_name: FileName,
+    target: Option<Target>,
+    named: bool,
+    protocol: Protocol,
+    metadata: BTreeMap<String, String>,
+    checksum: Option<crate::upload::Digest>,
+    key: Option<Key>,
+    plan: Plan,
+}
+
+/// When the driver looks at a new record: at once if events wait to be told in case this process dies.
+fn wake(record: &Record) -> Wake {
+    if record.outbox.is_empty() {
+        Wake::AtExpiry
+    } else {
+        Wake::After(super::driver::RETELL)
+    }
+}
+
+/// The upload that has the name already, if it is of the shape that was asked for.
+fn join_named(found: Snapshot, new: &NewUpload, plan: &Plan) -> Result<Upload> {
+    let stored = &found.record.plan;
+    let same_chunks = match new.chunks {
+        Chunks::Of(bytes) => stored.chunk_size == Some(bytes),
+        Chunks::Proposed | Chunks::None => true,
+    };
+    let same_size = stored.size.is_none() || stored.size == plan.size;
+    let same_sum = new.checksum.is_none() || new.checksum == found.record.checksum;
+    if stored.layout == plan.layout && same_chunks && same_size && same_sum {
+        Ok(Upload::new(found))
+    } else {
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "There is an upload of this name already, of another size or shape ({})",
+                found.record.id
+            ),
+        ))
+    }
+}

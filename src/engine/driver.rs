@@ -1,0 +1,227 @@
+//! The driver: finishes, expires, tells and cleans by itself, with no client's help.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, stream};
+
+use super::{Swept, Uploads, assemble::backoff};
+use crate::{
+    error::Result,
+    metadata::{Lookup, PartRange, PartsEdit},
+    planted::{Bug, planted},
+    upload::{EventId, Record, State, Timestamp, UploadId, Wake},
+};
+
+/// How long events wait for this process to tell them before another one does.
+pub(super) const RETELL: Duration = Duration::from_secs(10);
+/// How many records are taken at once, and worked on at the same time.
+const BATCH: usize = 64;
+const AT_ONCE: usize = 8;
+
+impl Uploads {
+    pub(super) fn start_driver(&self) {
+        let weak = Arc::downgrade(&self.inner);
+        let tasks = self.inner.tasks.clone();
+        let (tick, sweep_every) = (self.inner.config.tick, self.inner.config.sweep_every);
+        let driver = tokio::spawn(async move {
+            let mut next_sweep = tokio::time::Instant::now();
+            loop {
+                let Some(inner) = weak.upgrade() else { return };
+                let uploads = Self { inner };
+                if tokio::time::Instant::now() >= next_sweep {
+                    if let Err(error) = uploads.sweep().await {
+                        tracing::warn!(%error, "the sweep did not succeed and is tried again");
+                    }
+                    next_sweep = tokio::time::Instant::now() + sweep_every;
+                }
+                let busy = match uploads.drive().await {
+                    Ok(driven) => driven == BATCH,
+                    Err(error) => {
+                        tracing::warn!(%error, "the driver is held up by the metadata store");
+                        false
+                    }
+                };
+                drop(uploads);
+                tokio::select! {
+                    biased;
+                    () = tasks.closing() => return,
+                    () = tokio::time::sleep(if busy { Duration::ZERO } else { tick }) => {}
+                }
+            }
+        });
+        *self
+            .inner
+            .driver
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(driver);
+    }
+
+    /// Takes what is due and drives it on: interrupted assemblies, expiry, events that wait to be told, leftovers.
+    /// Answers how many there were. The driver does this by itself, unless the builder was told otherwise.
+    ///
+    /// # Errors
+    /// Those of the metadata store. What fails for one upload is tried again later.
+    pub async fn drive(&self) -> Result<usize> {
+        let due = self.inner.metadata.due(self.inner.config.lease, BATCH).await?;
+        let count = due.len();
+        stream::iter(due)
+            .for_each_concurrent(AT_ONCE, |record| async move {
+                let id = record.id;
+                if let Err(error) = self.drive_one(record).await {
+                    tracing::warn!(%id, %error, "an upload is driven on later");
+                }
+            })
+            .await;
+        Ok(count)
+    }
+
+    async fn drive_one(&self, record: Record) -> Result<()> {
+        // The store moved `due_at` on by the lease, which tells what its clock says.
+        let Some(leased) = record.due_at else { return Ok(()) };
+        let lease = self.inner.config.lease;
+        let now = Timestamp::from_millis(
+            leased
+                .as_millis()
+                .saturating_sub(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
+        );
+        let now = if planted(Bug::ExpiryByNodeClock) {
+            now.after(Duration::from_secs(2 * 86_400))
+        } else {
+            now
+        };
+        match record.state {
+            State::Open if record.expires_at.is_some_and(|expires| expires <= now) => self.expire(&record).await,
+            State::Assembling => self
+                .finish(record.id)
+                .await
+                .map(drop)
+                .or_else(|error| match error.kind() {
+                    // Definite: the record says so now.
+                    crate::ErrorKind::Gone | crate::ErrorKind::Failed | crate::ErrorKind::Incomplete => Ok(()),
+                    _ => Err(error),
+                }),
+            _ if !record.outbox.is_empty() => self.tell(record.id).await,
+            State::Open => Ok(()),
+            State::Assembled => {
+                self.inner.blobs.discard(&record.handle).await?;
+                match self.inner.config.retain_assembled {
+                    Some(_) => self.inner.metadata.remove(record.id, record.version).await.map(drop),
+                    None => self.update(&record, PartsEdit::Keep, Wake::Never).await.map(drop),
+                }
+            }
+            _ if record.key_held => {
+                self.clean(&record).await?;
+                let Some(now) = self.inner.metadata.load(Lookup::Id(record.id), PartRange::NONE).await? else {
+                    return Ok(());
+                };
+                let wake = self.end_wake(&now.record);
+                self.update(&now.record, PartsEdit::Keep, wake).await.map(drop)
+            }
+            _ => {
+                self.inner.blobs.discard(&record.handle).await?;
+                self.inner.metadata.remove(record.id, record.version).await.map(drop)
+            }
+        }
+    }
+
+    /// Tells the hooks what waits in a record's outbox, now and in the background.
+    pub(super) fn events_pending(&self, record: &Record) {
+        if record.outbox.is_empty() {
+            return;
+        }
+        let (uploads, id) = (self.clone(), record.id);
+        drop(self.inner.tasks.spawn(async move {
+            if let Err(error) = uploads.tell(id).await {
+                tracing::warn!(%id, %error, "events are told again later");
+            }
+        }));
+    }
+
+    /// Tells the events of one upload, oldest first, and takes them out of the outbox.
+    async fn tell(&self, id: UploadId) -> Result<()> {
+        let _turn = self.inner.live.queue(super::live::Spot::Outbox(id)).await;
+        loop {
+            let Some(snapshot) = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await? else {
+                return Ok(());
+            };
+            let record = snapshot.record;
+            let Some(event) = record.outbox.first() else {
+                return Ok(());
+            };
+            for hook in self.inner.config.hooks.iter().filter(|hook| hook.wants_events()) {
+                if let Err(error) = hook.on_event(event).await {
+                    let mut next = record.clone();
+                    next.attempts = next.attempts.saturating_add(1);
+                    let _ = self
+                        .update(&next, PartsEdit::Keep, Wake::After(backoff(next.attempts)))
+                        .await;
+                    return Err(error);
+                }
+            }
+            let told = event.id;
+            self.forget_event(record, told).await?;
+        }
+    }
+
+    async fn forget_event(&self, mut record: Record, told: EventId) -> Result<()> {
+        for _ in 0..super::CONTENTION {
+            let mut next = record.clone();
+            next.outbox.retain(|event| event.id != told);
+            next.attempts = 0;
+            let wake = match (next.outbox.is_empty(), next.state) {
+                (true, State::Open) => Wake::AtExpiry,
+                (true, State::Assembling) | (false, _) => Wake::Keep,
+                (true, _) => self.end_wake(&next),
+            };
+            if self.update(&next, PartsEdit::Keep, wake).await?.is_some() {
+                return Ok(());
+            }
+            match self.inner.metadata.load(Lookup::Id(next.id), PartRange::NONE).await? {
+                Some(now) => record = now.record,
+                None => return Ok(()),
+            }
+        }
+        Err(super::contended())
+    }
+
+    /// Removes what lies in the blob store and belongs to no unfinished upload: what a crash left behind, creations that were
+    /// never recorded. The driver does this at its start and every hour.
+    ///
+    /// # Errors
+    /// Those of the stores.
+    pub async fn sweep(&self) -> Result<Swept> {
+        let mut swept = Swept::default();
+        for (id, handle) in self.inner.blobs.begun(Duration::ZERO).await? {
+            if self.inner.live.is_creating(id) {
+                continue;
+            }
+            let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
+            match found {
+                Some(snapshot) if !snapshot.record.state.is_final() => {}
+                Some(_) => {
+                    self.inner.blobs.discard(&handle).await?;
+                    swept.ended += 1;
+                }
+                None => swept.unknown += 1,
+            }
+        }
+        if swept.unknown > 0 {
+            swept.unknown = 0;
+            for (id, handle) in self.inner.blobs.begun(self.inner.config.orphan_grace).await? {
+                let creating = self.inner.live.is_creating(id);
+                if !creating
+                    && self
+                        .inner
+                        .metadata
+                        .load(Lookup::Id(id), PartRange::NONE)
+                        .await?
+                        .is_none()
+                {
+                    self.inner.blobs.discard(&handle).await?;
+                    swept.unknown += 1;
+                }
+            }
+        }
+        Ok(swept)
+    }
+}

@@ -1,0 +1,155 @@
+//! Ends without a blob: abort, delete, expiry; and what is cleaned up after any end.
+
+use std::time::Duration;
+
+use super::{CONTENTION, Uploads, contended, ended};
+use crate::{
+    access::{Action, Caller},
+    error::{Error, ErrorKind, Result},
+    metadata::{PartRange, PartsEdit},
+    planted::{Bug, planted},
+    upload::{EventKind, Intent, Record, State, UploadId, Wake},
+};
+
+/// When an ended upload is looked at once more: whatever a late request of a slow store left is removed then.
+const RECHECK: Duration = Duration::from_secs(3600);
+
+impl Uploads {
+    /// Gives up an unfinished upload. Aborted again it answers the same. One that is being assembled is given up
+    /// once the outcome of that is definite.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) if it is assembled: [`delete`](Self::delete) deletes the blob too.
+    pub async fn abort(&self, caller: &Caller, id: UploadId) -> Result<()> {
+        self.give_up(caller, id, Intent::Abort).await
+    }
+
+    /// Deletes an upload in whatever state it is, of an assembled one also the blob. Deleted again it answers the same.
+    ///
+    /// # Errors
+    /// Those of the authorizer, which is asked for [`Action::Delete`] if the upload is assembled and for
+    /// [`Action::Abort`] otherwise, and of the stores.
+    pub async fn delete(&self, caller: &Caller, id: UploadId) -> Result<()> {
+        self.give_up(caller, id, Intent::Delete).await
+    }
+
+    async fn give_up(&self, caller: &Caller, id: UploadId, intent: Intent) -> Result<()> {
+        let _working = self.inner.tasks.begin()?;
+        for _ in 0..CONTENTION {
+            // Hidden uploads stay hidden whichever action is asked for; which one it is depends on the state.
+            let snapshot = self.load(id, PartRange::NONE).await?;
+            let record = snapshot.record;
+            let action = if record.state == State::Assembled && intent == Intent::Delete {
+                Action::Delete
+            } else {
+                Action::Abort
+            };
+            self.authorize(caller, action, crate::access::Subject::Upload(&record))
+                .await?;
+            let mut next = record.clone();
+            match record.state {
+                State::Open => {
+                    if planted(Bug::DeleteBeforeCompareAndSet) {
+                        self.inner.blobs.discard(&record.handle).await?;
+                    }
+                    next.state = State::Aborted;
+                    next.key_held = false;
+                    self.push_event(&mut next, EventKind::Aborted);
+                }
+                State::Assembling => {
+                    next.intent = Some(intent);
+                    if self.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_none() {
+                        continue;
+                    }
+                    return match self.finish(id).await {
+                        Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::Failed) => Ok(()),
+                        Ok(_) => continue,
+                        // It is noted, and the driver sees to it.
+                        Err(_) => Ok(()),
+                    };
+                }
+                State::Assembled if intent == Intent::Abort => {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "The upload is assembled; delete it instead",
+                    ));
+                }
+                State::Assembled => {
+                    // The key stays taken until the blob is gone, so that nobody's new one is deleted.
+                    next.state = State::Deleted;
+                    self.push_event(&mut next, EventKind::Deleted);
+                }
+                State::Aborted | State::Deleted | State::Failed => return Ok(()),
+                State::Expired => return Err(ended(&record)),
+            }
+            let wake = self.end_wake(&next);
+            if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+                let uploads = self.clone();
+                let cleaning = self.inner.tasks.spawn(async move { uploads.after_end(&changed).await });
+                let _ = cleaning.await;
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// Lets an upload expire, unless somebody has gone on with it since `record` was read.
+    pub(super) async fn expire(&self, record: &Record) -> Result<()> {
+        let mut next = record.clone();
+        if planted(Bug::DeleteBeforeCompareAndSet) {
+            self.inner.blobs.discard(&record.handle).await?;
+        }
+        next.state = State::Expired;
+        next.key_held = false;
+        self.push_event(&mut next, EventKind::Expired);
+        let wake = self.end_wake(&next);
+        if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+            self.after_end(&changed).await;
+        }
+        Ok(())
+    }
+
+    /// Removes what an ended upload still has in the blob store. What fails is done again when the driver comes by.
+    pub(super) async fn after_end(&self, record: &Record) {
+        if let Err(error) = self.clean(record).await {
+            tracing::warn!(id = %record.id, %error, "bytes of an ended upload are removed later");
+        }
+        self.events_pending(record);
+    }
+
+    /// The same, with its outcome: the key is released once there is nothing under it that is ours.
+    pub(super) async fn clean(&self, record: &Record) -> Result<()> {
+        self.inner.blobs.discard(&record.handle).await?;
+        if record.key_held && record.state != State::Assembled {
+            if record.blob.is_some() {
+                self.inner.blobs.delete(&record.key).await?;
+            }
+            let mut next = record.clone();
+            next.key_held = false;
+            self.update(&next, PartsEdit::Keep, Wake::Keep).await?;
+        }
+        Ok(())
+    }
+
+    /// When the driver looks at an ended upload next.
+    pub(super) fn end_wake(&self, record: &Record) -> Wake {
+        let keep = match record.state {
+            State::Assembled => self.inner.config.retain_assembled,
+            _ => Some(self.inner.config.retain),
+        };
+        match (record.outbox.is_empty(), keep) {
+            (false, _) => Wake::After(super::driver::RETELL),
+            (true, _) if record.state != State::Assembled && record.key_held => {
+                Wake::After(RECHECK.min(keep.unwrap_or(RECHECK)))
+            }
+            (true, Some(keep)) => Wake::After(keep),
+            (true, None) => Wake::Never,
+        }
+    }
+
+    pub(super) fn push_event(&self, record: &mut Record, kind: EventKind) {
+        if self.inner.config.wants_events() {
+            record.push_event(kind);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Bytes on their way from a body into a part writer: gathered within the budget, counted and summed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::stream::BoxStream;
+use futures_util::StreamExt as _;
+
+use super::{
+    Inner,
+    budget::Reservation,
+    checksum::{Crc64, Hasher},
+    live::{Turn, superseded},
+};
+use crate::{
+    blob::PartWriter,
+    error::{Error, Result},
+    planted::{Bug, planted},
+    upload::{Algorithm, Digest, Receipt},
+};
+
+/// A client that sends nothing for this long has what was gathered of it written, so that it holds no memory.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// What a body gives next.
+pub(super) enum Next {
+    Frame(Bytes),
+    Idle,
+    End,
+}
+
+/// The next frame of a body; [`Next::Idle`] if bytes are `gathering` and none comes for a while. Cancel-safe.
+pub(super) async fn next(body: &mut BoxStream<'_, Result<Bytes>>, gathering: bool) -> Result<Next> {
+    let frame = if gathering {
+        match tokio::time::timeout(IDLE, body.next()).await {
+            Ok(frame) => frame,
+            Err(_) => return Ok(Next::Idle),
+        }
+    } else {
+        body.next().await
+    };
+    Ok(frame.transpose()?.map_or(Next::End, Next::Frame))
+}
+
+/// One attempt at one part.
+pub(super) struct Intake {
+    writer: Box<dyn PartWriter>,
+    gathered: Vec<Bytes>,
+    gathered_len: usize,
+    reservation: Option<Reservation>,
+    budgeted: bool,
+    len: u64,
+    crc64: Crc64,
+    hasher: Option<Hasher>,
+}
+
+impl Intake {
+    /// `budgeted`: whether the frames are new to memory, rather than held and paid for already.
+    pub(super) fn new(writer: Box<dyn PartWriter>, algorithm: Option<Algorithm>, budgeted: bool) -> Self {
+        Self {
+            writer,
+            gathered: Vec::new(),
+            gathered_len: 0,
+            reservation: None,
+            budgeted,
+            len: 0,
+            crc64: Crc64::new(),
+            hasher: algorithm.map(Hasher::new),
+        }
+    }
+
+    pub(super) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn crc64(&self) -> u64 {
+        self.crc64.value()
+    }
+
+    /// The digest of the algorithm that was asked for.
+    pub(super) fn digest(&self) -> Result<Option<Digest>> {
+        self.hasher.clone().map(Hasher::finish).transpose()
+    }
+
+    /// Takes in all of `body`, which has `max` bytes at most; stops when a newer request takes `turn` over.
+    pub(super) async fn take_all(
+        &mut self,
+        inner: &Inner,
+        body: &mut BoxStream<'_, Result<Bytes>>,
+        max: u64,
+        turn: &Turn,
+    ) -> Result<()> {
+        let newer = turn.superseded();
+        tokio::pin!(newer);
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = &mut newer => return Err(superseded()),
+                next = next(body, self.is_gathering()) => next?,
+            };
+            match next {
+                Next::Frame(frame) if self.len + frame.len() as u64 > max => {
+                    return Err(Error::invalid(
+                        "chunk",
+                        format!("The chunk is longer than its {max} bytes"),
+                    ));
+                }
+                Next::Frame(frame) => {
+                    if self.gather(inner, frame) {
+                        self.flush().await?;
+                    }
+                }
+                Next::Idle => self.flush().await?,
+                Next::End => return self.flush().await,
+            }
+        }
+    }
+
+    pub(super) const fn is_gathering(&self) -> bool {
+        self.gathered_len > 0
+    }
+
+    /// Takes one frame in; whether it is time to [`flush`](Self::flush).
+    pub(super) fn gather(&mut self, inner: &Inner, frame: Bytes) -> bool {
+        if frame.is_empty() {
+            return false;
+        }
+        self.crc64.update(&frame);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&frame);
+        }
+        self.len += frame.len() as u64;
+        if self.budgeted && self.reservation.is_none() {
+            self.reservation = inner.budget.reserve(inner.config.batch as u64);
+        }
+        self.gathered_len += frame.len();
+        self.gathered.push(frame);
+        let may_gather = !self.budgeted || self.reservation.is_some();
+        !may_gather || self.gathered_len >= inner.config.batch
+    }
+
+    /// Hands what was gathered to the writer.
+    pub(super) async fn flush(&mut self) -> Result<()> {
+        self.gathered_len = 0;
+        let frames = std::mem::take(&mut self.gathered);
+        let result = if frames.is_empty() {
+            Ok(())
+        } else {
+            self.writer.write(frames).await
+        };
+        if let Some(reservation) = self.reservation.take()
+            && planted(Bug::BudgetPermitLeaked)
+            && result.is_err()
+        {
+            reservation.forget();
+        }
+        result
+    }
+
+    /// Makes the part durable.
+    pub(super) async fn finish(mut self) -> Result<Receipt> {
+        self.flush().await?;
+        self.writer.finish().await
+    }
+}
