@@ -40,6 +40,8 @@ mod number;
 mod path;
 mod problem;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use body::{LayerBody, UploadBody};
 pub use layer::{MiddlewareFuture, UploadLayer, UploadMiddleware};

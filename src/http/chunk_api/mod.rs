@@ -131,7 +131,11 @@ async fn upload_chunk(exchange: Exchange) -> Answer {
                 .await?;
             return Ok(render::chunk_stored(&stored));
         } else {
-            held = Some(uploads.hold(announced, field.into_data()).await?);
+            held = Some(
+                uploads
+                    .hold_at_most(announced.unwrap_or(u64::MAX), field.into_data())
+                    .await?,
+            );
         }
     }
     let held = held.ok_or_else(|| fields.missing())?;
@@ -242,12 +246,8 @@ async fn find(exchange: Exchange) -> Answer {
 
 async fn delete(exchange: Exchange, id: UploadId) -> Answer {
     let Exchange { uploads, caller, .. } = exchange;
-    match uploads.delete(&caller, id).await {
-        // The answer to the first DELETE may have been lost; the second gets the same.
-        Err(error) if matches!(error.state(), Some(State::Aborted | State::Deleted)) => Ok(render::nothing()),
-        Err(error) => Err(error.into()),
-        Ok(()) => Ok(render::nothing()),
-    }
+    uploads.delete(&caller, id).await?;
+    Ok(render::nothing())
 }
 
 async fn assemble_by_name(exchange: Exchange) -> Answer {
