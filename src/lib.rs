@@ -5,6 +5,9 @@ pub mod access;
 pub mod blob;
 mod engine;
 mod error;
+#[cfg(all(feature = "http", any(test, feature = "conformance")))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hook;
 #[cfg(feature = "http")]
 pub mod http;

@@ -35,6 +35,8 @@
 mod body;
 mod chunk_api;
 mod dialect;
+#[cfg(any(test, feature = "conformance"))]
+pub(crate) mod fuzzing;
 mod layer;
 mod number;
 mod path;

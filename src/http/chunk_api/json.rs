@@ -72,6 +72,11 @@ impl Fields {
         }
     }
 
+    #[cfg(any(test, feature = "conformance"))]
+    pub(super) const fn members(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }

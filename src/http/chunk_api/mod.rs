@@ -3,6 +3,8 @@
 mod content_digest;
 mod events;
 mod form;
+#[cfg(any(test, feature = "conformance"))]
+pub(super) mod fuzzing;
 mod json;
 mod render;
 mod route;
