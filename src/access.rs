@@ -173,7 +173,10 @@ impl<T: Authorizer + ?Sized> Authorizer for Box<T> {
 
 /// Everybody who signed in may create uploads; each upload is its owner's alone.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "it is written as a value, and has nothing to say"
+)]
 pub struct OwnerOnly;
 
 #[async_trait]

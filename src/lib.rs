@@ -13,6 +13,8 @@ pub mod hook;
 pub mod http;
 pub mod metadata;
 mod planted;
+#[cfg(test)]
+mod simulation;
 pub mod upload;
 
 #[cfg(any(test, feature = "conformance"))]
@@ -25,4 +27,4 @@ pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]
 pub use hook::Hook;
 #[doc(inline)]
-pub use upload::{Digest, Event, FileName, Key, Owner, State, Target, UploadId};
+pub use upload::{Digest, Event, EventKind, FileName, Key, Owner, State, Target, UploadId};

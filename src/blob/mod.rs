@@ -75,10 +75,11 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// The blob under `key`, if there is one.
     async fn head(&self, key: &Key) -> Result<Option<Blob>>;
 
-    /// The bytes of the blob under `key` within `range`.
+    /// The bytes of the blob under `key` within `range`, whose end is cut at the blob's.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none; [`Invalid`](crate::ErrorKind::Invalid) if `range`
+    /// starts past its end (at the end it is empty).
     async fn read(&self, key: &Key, range: ByteRange) -> Result<BlobBody>;
 
     /// Deletes the blob under `key`. Succeeds if there is none.

@@ -111,7 +111,7 @@ impl Uploads {
             parts,
         } = snapshot;
         let crc64 = combined(&parts);
-        let size = parts.iter().map(|part| part.len).sum();
+        let size: u64 = parts.iter().map(|part| part.len).sum();
         for _ in 0..CONTENTION {
             if let Err(verdict) = self.verify_unpublished(&record, &parts, crc64).await {
                 return self.conclude(record, tally, parts, verdict).await;

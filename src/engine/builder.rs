@@ -399,7 +399,7 @@ impl Builder<Ready> {
             random,
             incarnation: incarnation.into(),
             live: Arc::new(Live::default()),
-            tasks: Tasks::new(),
+            tasks: Tasks::default(),
             driver: std::sync::Mutex::new(None),
         });
         let uploads = Uploads { inner };

@@ -13,11 +13,10 @@ use super::{
 use crate::{
     access::{Action, Caller, Subject},
     error::{Error, ErrorKind, Result},
-    metadata::{Created, Guard, Lookup, PartRange},
-    planted::{Bug, planted},
+    metadata::{Created, Lookup, PartRange},
     upload::{
         EventKind, FileName, Handle, Key, Layout, Part, Plan, Protocol, Record, Snapshot, State, Tally, Target,
-        UploadId, Version, Wake,
+        UploadId, Wake,
     },
 };
 

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -43,13 +43,12 @@ impl Live {
     pub(crate) async fn take_over(&self, spot: Spot) -> Result<Turn> {
         let turns = self.spots.get(spot);
         let ticket = turns.last.fetch_add(1, Ordering::SeqCst) + 1;
-        turns.newest.send_modify(|newest| *newest = (*newest).max(ticket));
+        turns.newer.notify_waiters();
         let guard = Arc::clone(&turns.lock).lock_owned().await;
         let turn = Turn {
-            newest: turns.newest.subscribe(),
             ticket,
             _guard: guard,
-            _turns: turns,
+            turns,
         };
         if turn.is_superseded() {
             Err(superseded())
@@ -63,10 +62,9 @@ impl Live {
         let turns = self.spots.get(spot);
         let guard = Arc::clone(&turns.lock).lock_owned().await;
         Turn {
-            newest: turns.newest.subscribe(),
             ticket: u64::MAX,
             _guard: guard,
-            _turns: turns,
+            turns,
         }
     }
 
@@ -98,24 +96,28 @@ impl Live {
 /// The right to work at a [`Spot`]; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    newest: watch::Receiver<u64>,
     ticket: u64,
     _guard: OwnedMutexGuard<()>,
-    _turns: Arc<Turns>,
+    turns: Arc<Turns>,
 }
 
 impl Turn {
-    pub(crate) fn is_superseded(&self) -> bool {
-        *self.newest.borrow() > self.ticket
+    fn is_superseded(&self) -> bool {
+        self.turns.last.load(Ordering::SeqCst) > self.ticket
     }
 
     /// Ends when a newer request wants this spot.
     pub(crate) fn superseded(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut newest = self.newest.clone();
-        let ticket = self.ticket;
+        let (turns, ticket) = (Arc::clone(&self.turns), self.ticket);
         async move {
-            if newest.wait_for(|newest| *newest > ticket).await.is_err() {
-                std::future::pending().await
+            loop {
+                let newer = turns.newer.notified();
+                tokio::pin!(newer);
+                newer.as_mut().enable();
+                if turns.last.load(Ordering::SeqCst) > ticket {
+                    return;
+                }
+                newer.await;
             }
         }
     }
@@ -141,21 +143,11 @@ impl Drop for Creating {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Turns {
     lock: Arc<tokio::sync::Mutex<()>>,
     last: AtomicU64,
-    newest: watch::Sender<u64>,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self {
-            lock: Arc::default(),
-            last: AtomicU64::new(0),
-            newest: watch::Sender::new(0),
-        }
-    }
+    newer: Notify,
 }
 
 /// Values that live as long as somebody uses them.

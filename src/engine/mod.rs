@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+pub use append::NewAppend;
 pub use audit::{Audit, Finding, Problem, Swept};
 pub use budget::Held;
 pub use builder::{Builder, Ready, Unauthorized, Verify};
@@ -155,6 +156,11 @@ impl Uploads {
         if let Some(driver) = driver {
             let _ = tokio::time::timeout(deadline, driver).await;
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn budget_free(&self) -> usize {
+        self.inner.budget.free()
     }
 
     async fn authorize(&self, caller: &Caller, action: Action, subject: Subject<'_>) -> Result<()> {

@@ -83,7 +83,7 @@ impl MetadataStore for MemoryMetadata {
         Ok(tables.due(self.clock.now(), lease, limit))
     }
 
-    async fn list(&self, owner: &Owner, page: Page) -> Result<Vec<Snapshot>> {
+    async fn list(&self, owner: Option<&Owner>, page: Page) -> Result<Vec<Snapshot>> {
         Ok(self.tables().list(owner, page))
     }
 
@@ -303,11 +303,19 @@ impl Tables {
             .collect()
     }
 
-    fn list(&self, owner: &Owner, page: Page) -> Vec<Snapshot> {
-        self.owners
-            .get(owner)
+    fn list(&self, owner: Option<&Owner>, page: Page) -> Vec<Snapshot> {
+        let mut uploads: Vec<_> = match owner {
+            Some(owner) => self
+                .owners
+                .get(owner)
+                .into_iter()
+                .flat_map(|owned| owned.uploads.iter())
+                .collect(),
+            None => self.owners.values().flat_map(|owned| owned.uploads.iter()).collect(),
+        };
+        uploads.sort_unstable_by(|a, b| b.cmp(a));
+        uploads
             .into_iter()
-            .flat_map(|owned| owned.uploads.iter().rev())
             .filter_map(|(.., id)| self.uploads.get(id))
             .skip(page.skip)
             .take(page.limit)

@@ -18,7 +18,7 @@ mod memory;
 mod redb;
 
 #[cfg(feature = "redb")]
-pub use self::redb::{RedbMetadata, RedbOptions};
+pub use self::redb::{Durability, RedbMetadata, RedbOptions};
 pub use memory::MemoryMetadata;
 
 /// Keeps the records and parts of uploads: the only truth, whose conditional writes are the only
@@ -80,7 +80,7 @@ pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
 pub enum Created {
     /// It exists now, as given here.
     New(Record),
-    /// A live upload has that name: this one.
+    /// A live upload has that name: this one. Told before the others.
     NameTaken(Record),
     /// Another upload holds that key (or, never seen in practice, has that id).
     KeyTaken,

@@ -27,7 +27,11 @@ if (!options.server || !options.work) {
 const TOKEN = 'demo';
 const MOUNT = '/api/streaming';
 const MINUTE = 60_000;
-const SECONDS_PER_UPLOAD = 12; // the network is throttled to this, so that a kill lands in the middle
+
+// Upload speeds, so that an interruption lands in the middle however busy the machine is.
+const SECONDS_PER_UPLOAD = 60;
+const HOLD = 2000; // bytes per second: as good as standing still
+const FREE = -1;
 
 // ---- checks
 
@@ -159,6 +163,7 @@ async function browse(profile, media = {}) {
   page.on('console', (message) => {
     if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) seen.errors.push(message.text());
   });
+  page.on('filechooser', () => {}); // from now on the browser opens no chooser of its own
   const devtools = await context.newCDPSession(page);
   await devtools.send('Network.enable');
   const throttle = (bytesPerSecond) => devtools.send('Network.emulateNetworkConditions', { offline: false, latency: 5, downloadThroughput: -1, uploadThroughput: bytesPerSecond });
@@ -181,7 +186,7 @@ async function midway(page, percent = 30) {
   await page.waitForFunction((least) => {
     const { stored, total } = document.getElementById('chunks').dataset;
     return document.getElementById('progress').value >= least && Number(stored) > 0;
-  }, percent, { timeout: 2 * MINUTE });
+  }, percent, { polling: 100, timeout: 3 * MINUTE });
   const { total, stored } = await chunks(page);
   assert.ok(stored < total, 'the upload was over before it could be interrupted: take a larger --video');
   return { total, stored };
@@ -192,7 +197,7 @@ async function finished(page) {
     const error = document.getElementById('error');
     if (!error.hidden) throw new Error(`the page shows an error: ${error.textContent}`);
     return !document.getElementById('watch').hidden && /^Done/.test(document.getElementById('status').textContent);
-  }, null, { timeout: 3 * MINUTE });
+  }, null, { polling: 250, timeout: 3 * MINUTE });
 }
 
 async function assertPlays(page) {
@@ -209,11 +214,13 @@ async function assertPlays(page) {
 
 /** Presses Tab until the focus is on `#id`. */
 async function tabTo(page, id) {
+  const places = [];
   for (let steps = 0; steps < 40; steps += 1) {
-    if (await page.evaluate(() => document.activeElement.id) === id) return;
+    places.push(await page.evaluate(() => document.activeElement.id || document.activeElement.tagName));
+    if (places.at(-1) === id) return;
     await page.keyboard.press('Tab');
   }
-  assert.fail(`Tab never reached #${id}`);
+  assert.fail(`Tab never reached #${id}, only ${[...new Set(places)].join(', ')} (status: ${await text(page, '#status')})`);
 }
 
 // ---- accessibility
@@ -349,6 +356,7 @@ async function killedServer(file, speed) {
       assert.match(await text(page, '#status'), /cannot be reached.*not lost/);
       assert.equal(await page.isVisible('#error'), false);
     });
+    await throttle(FREE);
     await server.start();
     await check('after the restart it finishes by itself', () => finished(page));
     await check('no acknowledged chunk was sent again', () => {
@@ -455,6 +463,7 @@ async function keyboardOnly(file, speed) {
     await keyboard.press('Enter');
     await (await choosing).setFiles(file);
     await midway(page, 10);
+    await throttle(HOLD);
     await check('sending: every control has a name', () => assertNamed(tab));
     await tabTo(page, 'pause');
     await keyboard.press('Enter');
@@ -486,6 +495,7 @@ async function keyboardOnly(file, speed) {
       await page.waitForSelector('#confirm', { state: 'hidden' });
       await state(page, 'sending');
     });
+    await throttle(FREE);
     await check('it finishes', () => finished(page));
     await check('the file sent by keyboard is byte-identical', () => assertSame('Keyboard', file));
     await check('no script failed', () => assert.deepEqual(seen.errors, []));
@@ -523,6 +533,7 @@ async function smallThings(file, speed) {
       await page.setInputFiles('#file', file);
       const { upload_id: id } = (await (await created).json()).data;
       await midway(page, 10);
+      await throttle(HOLD);
       await page.click('#cancel');
       await page.click('#confirm-yes');
       await page.waitForFunction(() => document.getElementById('status').textContent === 'Cancelled. What was sent is deleted.');

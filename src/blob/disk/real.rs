@@ -1,0 +1,393 @@
+//! [`RealFs`]: the machine's own file system.
+
+use std::{
+    fs::{DirBuilder, File, Metadata},
+    future::Future,
+    io::{self, IoSlice, Seek as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use rustix::{
+    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{
+    fs::{Fs, Open, Stat, split},
+    sys,
+};
+use crate::{
+    error::{Error, Result},
+    upload::Timestamp,
+};
+
+/// The machine's file system beneath one locked directory.
+#[derive(Clone, Debug)]
+pub(crate) struct RealFs(Arc<Root>);
+
+/// Lives as long as any job does: the lock is not given up before the last late write.
+#[derive(Debug)]
+struct Root {
+    dir: File,
+    _lock: File,
+}
+
+const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+const DIRECTORY: Mode = Mode::RWXU;
+/// The most slices that one `pwritev` takes, on Linux and macOS.
+const IOV_MAX: usize = 1024;
+
+impl RealFs {
+    /// Opens the directory, which is created if need be, and locks it.
+    pub(super) async fn open_root(path: &Path, wait: Duration, sync: bool) -> Result<Self> {
+        let path = path.to_owned();
+        let deadline = Instant::now() + wait;
+        let (dir, lock) = blocking({
+            let path = path.clone();
+            move || {
+                create_root(&path, sync)?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(io::Error::from)?;
+                let dir = File::from(dir);
+                let lock = beneath(&dir, "lock", OFlags::RDWR | OFlags::CREATE, FILE)?;
+                Ok((dir, lock))
+            }
+        })
+        .await?;
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(locked(&path, &lock)),
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        blocking(move || {
+            let mut lock = lock;
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())?;
+            Ok(Self(Arc::new(Root { dir, _lock: lock })))
+        })
+        .await
+    }
+
+    fn parent<'a>(&self, path: &'a str) -> io::Result<(File, &'a str)> {
+        let (folder, name) = split(path);
+        Ok((beneath(&self.0.dir, folder, PARENT, Mode::empty())?, name))
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const PARENT: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const PARENT: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+
+impl Fs for RealFs {
+    type File = File;
+
+    async fn run<T, J>(&self, job: J) -> Result<T>
+    where
+        T: Send + 'static,
+        J: Future<Output = Result<T>> + Send + 'static,
+    {
+        let root = self.clone();
+        blocking(move || {
+            let _lives_as_long = root;
+            job.now_or_never()
+                .unwrap_or_else(|| Err(Error::internal("A file system job waited for something")))
+        })
+        .await
+    }
+
+    async fn open(&self, path: String, how: Open) -> io::Result<File> {
+        let flags = match how {
+            Open::New => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            Open::Write => OFlags::RDWR,
+            Open::Read => OFlags::RDONLY,
+            Open::Directory => OFlags::RDONLY | OFlags::DIRECTORY,
+        };
+        // A pipe that somebody put there shall not block.
+        let file = beneath(&self.0.dir, &path, flags | OFlags::NONBLOCK, FILE)?;
+        match how {
+            Open::Write | Open::Read if !file.metadata()?.is_file() => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Ok(file),
+        }
+    }
+
+    async fn stat(&self, file: &File) -> io::Result<Stat> {
+        let metadata = file.metadata()?;
+        Ok(Stat {
+            identity: (metadata.dev(), metadata.ino()),
+            links: metadata.nlink(),
+            len: metadata.len(),
+        })
+    }
+
+    async fn write(&self, file: &File, offset: u64, frames: Vec<Bytes>) -> io::Result<()> {
+        write_all(file, offset, &frames)
+    }
+
+    async fn read(&self, file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
+        read_up_to(file, offset, len).map(Bytes::from)
+    }
+
+    async fn copy(&self, from: &File, to: &File, offset: u64, len: u64) -> io::Result<()> {
+        let copied = copy_in_kernel(from, to, offset, len)?;
+        let mut done = copied;
+        while done < len {
+            let want = usize::try_from((len - done).min(1 << 20)).unwrap_or(1 << 20);
+            let bytes = read_up_to(from, done, want)?;
+            if bytes.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            to.write_all_at(&bytes, offset + done)?;
+            done += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    async fn hint(&self, file: &File, offset: u64, len: u64) {
+        sys::start_writeback(file, offset, len);
+    }
+
+    async fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        file.set_len(len)
+    }
+
+    async fn sync(&self, file: &File) -> io::Result<()> {
+        if file.metadata()?.is_dir() {
+            file.sync_all()
+        } else {
+            file.sync_data()
+        }
+    }
+
+    async fn mkdir(&self, path: String) -> io::Result<()> {
+        let (parent, name) = self.parent(&path)?;
+        Ok(rustix::fs::mkdirat(parent, name, DIRECTORY)?)
+    }
+
+    async fn rmdir(&self, path: String) -> io::Result<()> {
+        let (parent, name) = self.parent(&path)?;
+        Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+    }
+
+    async fn link(&self, from: String, to: String) -> io::Result<()> {
+        let (from_parent, from_name) = self.parent(&from)?;
+        let (to_parent, to_name) = self.parent(&to)?;
+        Ok(rustix::fs::linkat(
+            from_parent,
+            from_name,
+            to_parent,
+            to_name,
+            AtFlags::empty(),
+        )?)
+    }
+
+    async fn unlink(&self, path: String) -> io::Result<()> {
+        let (parent, name) = self.parent(&path)?;
+        Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
+    }
+
+    async fn list(&self, path: String, prefix: String) -> io::Result<Vec<(String, Timestamp)>> {
+        let dir = beneath(&self.0.dir, &path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_str().unwrap_or(".");
+            if name == "." || name == ".." || !name.starts_with(&prefix) {
+                continue;
+            }
+            match beneath(&dir, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).and_then(|file| file.metadata())
+            {
+                Ok(metadata) if metadata.is_file() => found.push((name.to_owned(), modified(&metadata))),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.0.dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::default().after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    fn random(&self) -> u64 {
+        getrandom::u64().unwrap_or_else(|_| self.now().as_millis())
+    }
+}
+
+async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(job).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::unavailable("A file system job did not end; try again").with_source(error)),
+    }
+}
+
+/// Creates the directory and those above it, each for the owner alone, and makes their names durable.
+fn create_root(path: &Path, sync: bool) -> Result<()> {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|path| *path != Path::new("") && !path.exists())
+        .collect();
+    for path in missing.into_iter().rev() {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ if !sync => {}
+            made => {
+                let above = path.parent().filter(|path| *path != Path::new(""));
+                let synced = File::open(above.unwrap_or(Path::new("."))).and_then(|above| above.sync_all());
+                if synced.is_err() && made.is_ok() {
+                    // Made anew the next time, it is a change that a sync can fail for.
+                    let _ = std::fs::remove_dir(path);
+                }
+                synced?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn locked(path: &Path, lock: &File) -> Error {
+    let pid = read_up_to(lock, 0, 32)
+        .ok()
+        .and_then(|text| String::from_utf8(text).ok()?.trim().parse::<u32>().ok());
+    let path = PathBuf::from(path);
+    Error::unavailable(match pid {
+        Some(pid) => format!(
+            "{} is in use by process {pid}; stop it or choose another directory",
+            path.display()
+        ),
+        None => format!(
+            "{} is in use by another process; stop it or choose another directory",
+            path.display()
+        ),
+    })
+}
+
+/// Opens `path`, of which no segment may be a symbolic link, beneath `dir`.
+fn beneath(dir: &File, path: &str, flags: OFlags, mode: Mode) -> io::Result<File> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mode = if flags.contains(OFlags::CREATE) {
+        mode
+    } else {
+        Mode::empty()
+    };
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    loop {
+        use rustix::fs::ResolveFlags;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(dir, path, flags, mode, resolve) {
+            Ok(file) => return Ok(file.into()),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // Old kernels do not have it, sandboxes may forbid it.
+            Err(Errno::NOSYS | Errno::PERM) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    by_segment(dir, path, flags, mode)
+}
+
+/// As [`beneath`], one segment after the other.
+fn by_segment(dir: &File, path: &str, flags: OFlags, mode: Mode) -> io::Result<File> {
+    let (folders, name) = split(path);
+    let mut at = dir.try_clone()?;
+    for segment in folders.split('/').filter(|segment| *segment != ".") {
+        if segment == ".." {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = PARENT | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        at = rustix::fs::openat(&at, segment, flags, Mode::empty())?.into();
+    }
+    if name == ".." {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(rustix::fs::openat(&at, name, flags, mode)?.into())
+}
+
+fn write_all(file: &File, mut offset: u64, frames: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = frames
+        .iter()
+        .filter(|frame| !frame.is_empty())
+        .map(|frame| IoSlice::new(frame))
+        .collect();
+    let mut left = slices.as_mut_slice();
+    while !left.is_empty() {
+        match rustix::io::pwritev(file, &left[..left.len().min(IOV_MAX)], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut left, written);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn read_up_to(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// Copies without bringing the bytes here, or with shared extents where the file system can, and tells how far
+/// it came.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn copy_in_kernel(from: &File, to: &File, offset: u64, len: u64) -> io::Result<u64> {
+    let (mut at, mut put) = (0, offset);
+    while at < len {
+        let want = usize::try_from(len - at).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(from, Some(&mut at), to, Some(&mut put), want) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::NOSYS | Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(at)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[allow(clippy::unnecessary_wraps)]
+fn copy_in_kernel(_: &File, _: &File, _: u64, _: u64) -> io::Result<u64> {
+    Ok(0)
+}
+
+fn modified(metadata: &Metadata) -> Timestamp {
+    let since = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Timestamp::default().after(since.unwrap_or_default())
+}

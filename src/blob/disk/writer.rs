@@ -1,0 +1,233 @@
+//! [`Writer`]: one attempt at one part.
+
+use std::{io, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{
+    claims::{Claim, superseded},
+    fs::{Fs, Open},
+    place::{Place, partial},
+    store::Shared,
+};
+use crate::{
+    blob::{PartWriter, Slot},
+    error::{Error, Result},
+    planted::{Bug, planted},
+    upload::{Receipt, UploadId},
+};
+
+/// How much is written before the kernel is asked to begin writing back.
+const WRITEBACK_STEP: u64 = 1 << 20;
+
+/// Writes one attempt, in place or to a file of its own.
+#[derive(Debug)]
+pub(super) struct Writer<F: Fs> {
+    shared: Arc<Shared<F>>,
+    id: UploadId,
+    claim: Arc<Claim>,
+    place: Place,
+    max_len: u64,
+    attempt: Option<Arc<Attempt<F>>>,
+    len: u64,
+    hinted: u64,
+    /// An error, or a future that was dropped in the middle, ends the attempt.
+    over: bool,
+    finished: bool,
+}
+
+/// The descriptions of this attempt alone, opened before its first change.
+#[derive(Debug)]
+struct Attempt<F: Fs> {
+    file: F::File,
+    /// Of a side file, the directory that got its name.
+    directory: Option<F::File>,
+}
+
+impl<F: Fs> Writer<F> {
+    pub(super) fn new(shared: Arc<Shared<F>>, id: UploadId, claim: Arc<Claim>, slot: Slot) -> Self {
+        let place = match slot.offset {
+            Some(offset) => Place::InPlace(offset),
+            None => Place::aside(slot.number, shared.fs.random()),
+        };
+        let max_len = if planted(Bug::ChunkSizePlusOneAccepted) {
+            slot.max_len.saturating_add(1)
+        } else {
+            slot.max_len
+        };
+        Self {
+            shared,
+            id,
+            claim,
+            place,
+            max_len,
+            attempt: None,
+            len: 0,
+            hinted: 0,
+            over: false,
+            finished: false,
+        }
+    }
+
+    fn attempt_is_aside(&self) -> bool {
+        matches!(self.place, Place::Aside(_))
+    }
+
+    fn begin_step(&mut self) -> Result<()> {
+        if self.over {
+            return Err(Error::internal("This attempt at the part is over; send the part again"));
+        }
+        self.over = true;
+        Ok(())
+    }
+
+    async fn write_batch(&mut self, frames: Vec<Bytes>, len: u64) -> Result<()> {
+        let permit = self.claim.permit().await?;
+        let held_by_request = planted(Bug::ClaimFreedOnDrop);
+        let (mut by_request, mut by_job) = (None, None);
+        *(if held_by_request { &mut by_request } else { &mut by_job }) = Some(permit);
+
+        let (shared, id, place, attempt) = (
+            Arc::clone(&self.shared),
+            self.id,
+            self.place.clone(),
+            self.attempt.clone(),
+        );
+        let (written, hinted) = (self.len, self.hinted);
+        let strays = if attempt.is_none() {
+            self.shared.space.strays(self.id)
+        } else {
+            Vec::new()
+        };
+        let job = async move {
+            let permit = by_job;
+            let attempt = match attempt {
+                Some(attempt) => attempt,
+                None => {
+                    for stray in strays {
+                        // What stays goes with the upload.
+                        let _ = shared.fs.unlink(stray).await;
+                    }
+                    Arc::new(Attempt::open(&shared, id, &place).await?)
+                }
+            };
+            let base = place.file_offset();
+            shared
+                .fs
+                .write(&attempt.file, base.saturating_add(written), frames)
+                .await?;
+            let written = written + len;
+            let hint = shared.sync && written - hinted >= WRITEBACK_STEP;
+            if hint {
+                shared.fs.hint(&attempt.file, base + hinted, written - hinted).await;
+            }
+            drop(permit);
+            Ok((attempt, if hint { written } else { hinted }))
+        };
+        let (attempt, hinted) = self.shared.fs.run(job).await?;
+        drop(by_request);
+        self.attempt = Some(attempt);
+        self.len += len;
+        self.hinted = hinted;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<F: Fs> PartWriter for Writer<F> {
+    async fn write(&mut self, frames: Vec<Bytes>) -> Result<()> {
+        self.begin_step()?;
+        let len = frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        if len > self.max_len - self.len {
+            return Err(Error::too_large("The part is longer than its slot", self.max_len));
+        }
+        self.write_batch(frames, len).await?;
+        self.over = false;
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Receipt> {
+        self.begin_step()?;
+        if let Place::InPlace(offset) = self.place {
+            self.claim.narrow(offset..offset.saturating_add(self.len));
+        }
+        let permit = self.claim.permit().await?;
+        let (shared, id, place, attempt) = (
+            Arc::clone(&self.shared),
+            self.id,
+            self.place.clone(),
+            self.attempt.clone(),
+        );
+        let len = self.len;
+        let job = async move {
+            let attempt = match (attempt, &place) {
+                (Some(attempt), _) => attempt,
+                // A part without bytes changes nothing in place.
+                (None, Place::InPlace(_)) => return Ok(place.receipt()),
+                (None, Place::Aside(_)) => Arc::new(Attempt::open(&shared, id, &place).await?),
+            };
+            attempt.sync(&shared).await?;
+            shared.space.written(id, len);
+            drop(permit);
+            Ok(place.receipt())
+        };
+        let receipt = self.shared.fs.run(job).await?;
+        self.finished = true;
+        Ok(receipt)
+    }
+}
+
+impl<F: Fs> Drop for Writer<F> {
+    fn drop(&mut self) {
+        let began = self.attempt.is_some() || self.over;
+        if began && !self.finished && self.attempt_is_aside() {
+            self.shared.space.stray(self.id, self.place.path(self.id));
+        }
+        self.claim.abandon();
+    }
+}
+
+impl<F: Fs> Attempt<F> {
+    async fn open(shared: &Shared<F>, id: UploadId, place: &Place) -> Result<Self> {
+        let fs = &shared.fs;
+        match place {
+            Place::InPlace(_) => {
+                let file = match fs.open(partial(id), Open::Write).await {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Err(Error::internal("The file of the upload is gone; begin a new upload"));
+                    }
+                    result => result?,
+                };
+                if fs.stat(&file).await?.links > 1 {
+                    // It is published, by an earlier process.
+                    return Err(superseded());
+                }
+                Ok(Self { file, directory: None })
+            }
+            Place::Aside(_) => {
+                let directory = Some(fs.open("partial".into(), Open::Directory).await?);
+                shared.space.side_file(id);
+                let file = fs.open(place.path(id), Open::New).await?;
+                Ok(Self { file, directory })
+            }
+        }
+    }
+
+    /// An error is final: the kernel may hold the bytes for written from now on, although they are not.
+    async fn sync(&self, shared: &Shared<F>) -> io::Result<()> {
+        if !shared.sync {
+            return Ok(());
+        }
+        let result = shared.fs.sync(&self.file).await;
+        if result.is_err() && planted(Bug::FsyncRetriedAfterEio) {
+            shared.fs.sync(&self.file).await?;
+        } else {
+            result?;
+        }
+        match &self.directory {
+            Some(directory) => shared.sync_directory(directory).await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,7 +1,0 @@
-//! stub
-/// stub
-#[derive(Debug)]
-pub struct RedbMetadata;
-/// stub
-#[derive(Debug)]
-pub struct RedbOptions;
