@@ -2,12 +2,14 @@
 //! part of the API.
 #![allow(missing_docs)]
 
-use crate::upload::{FileName, Key, Target, UploadId};
+use crate::upload::{self, FileName, Key, UploadId};
 
 pub use crate::http::fuzzing::{content_digest, json, multipart, path};
 
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name; each panics if its parser breaks a promise.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [Target; 6] = [
     ("content_digest", content_digest),
     ("file_name", file_name),
     ("json", json),
@@ -26,7 +28,7 @@ pub fn file_name(bytes: &[u8]) {
         assert!(name.as_str().len() <= FileName::MAX_LEN);
         assert!(!name.as_str().contains(['/', '\\', '\0', '\r', '\n']));
     }
-    if let Ok(target) = Target::parse(&text) {
+    if let Ok(target) = upload::Target::parse(&text) {
         assert!(!target.as_str().is_empty() && !target.as_str().contains(['\0', '\r', '\n']));
     }
 }
