@@ -2,10 +2,7 @@
 //! is not a test.
 
 /// A bug that can be planted.
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "each is asked for by the code that would have it")
-)]
+#[allow(dead_code, reason = "each is named by the code that would have it, and in tests")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Bug {
     /// A chunk is acknowledged before its commit.

@@ -2,6 +2,7 @@ use std::{fmt, future::Future, marker::PhantomData, path::PathBuf, sync::Arc, ti
 
 use super::{
     Inner, Uploads,
+    bounded::Bounded,
     budget::{Budget, Spool},
     live::Live,
     random::{Random, SystemRandom},
@@ -83,6 +84,7 @@ pub(crate) struct Config {
     pub(crate) lease: Duration,
     pub(crate) orphan_grace: Duration,
     pub(crate) sweep_every: Duration,
+    pub(crate) store_timeout: Duration,
     pub(crate) driver: bool,
 }
 
@@ -141,6 +143,7 @@ impl Default for Config {
             lease: Duration::from_secs(60),
             orphan_grace: Duration::from_secs(15 * 60),
             sweep_every: Duration::from_secs(3600),
+            store_timeout: Duration::from_secs(30),
             driver: true,
         }
     }
@@ -308,6 +311,14 @@ impl<A> Builder<A> {
         self
     }
 
+    /// How long a call of the metadata store may take before it is given up, with its outcome unknown. 30 seconds unless said
+    /// otherwise.
+    #[must_use]
+    pub const fn metadata_timeout(mut self, time: Duration) -> Self {
+        self.config.store_timeout = time;
+        self
+    }
+
     /// Adds a hook.
     #[must_use]
     pub fn hook(mut self, hook: impl Hook) -> Self {
@@ -370,6 +381,10 @@ impl Builder<Ready> {
                 (blobs, Arc::new(metadata) as Arc<dyn MetadataStore>)
             }
         };
+        let metadata = Arc::new(Bounded {
+            inner: metadata,
+            limit: config.store_timeout,
+        });
         let limits = blobs.limits();
         if let (Some(idle), max) = (limits.max_idle, config.expire_after)
             && max.is_none_or(|max| max > idle)

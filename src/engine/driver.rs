@@ -67,8 +67,11 @@ impl Uploads {
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, |record| async move {
                 let id = record.id;
-                if let Err(error) = self.drive_one(record).await {
-                    tracing::warn!(%id, %error, "an upload is driven on later");
+                // Somebody else may take it once the lease is over.
+                match tokio::time::timeout(self.inner.config.lease, self.drive_one(record)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%id, %error, "an upload is driven on later"),
+                    Err(_) => tracing::warn!(%id, "an upload is not driven on within its lease, and later again"),
                 }
             })
             .await;

@@ -3,6 +3,7 @@
 mod append;
 mod assemble;
 mod audit;
+mod bounded;
 mod budget;
 mod builder;
 pub(crate) mod checksum;

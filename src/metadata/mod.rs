@@ -66,8 +66,7 @@ pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
     /// by `lease` in the same step (a new version and revision), so that nobody else is given them meanwhile.
     async fn due(&self, lease: Duration, limit: usize) -> Result<Vec<Record>>;
 
-    /// The uploads of `owner`, or everybody's, without their parts, newest first (those created at one moment in a
-    /// fixed order).
+    /// The uploads of `owner` without their parts, newest first; without an owner everybody's, in a fixed order.
     async fn list(&self, owner: Option<&Owner>, page: Page) -> Result<Vec<Snapshot>>;
 
     /// Forgets an upload and its parts, if its stored version is still `expected`. `false` if it was not.

@@ -69,14 +69,17 @@ impl Client {
                     continue;
                 }
             };
+            self.world.model().note("finish: asks");
             let status = uploads.status(&self.caller, id).await.expect("a status without faults");
             self.world.model().observe(&status);
             match status.state() {
                 State::Assembled => return,
                 State::Open if !status.is_complete() => {
                     if file.chunk == 0 {
+                        self.world.model().note("finish: appends");
                         self.append(&uploads, 0, id, status.offset(), 0, Trouble::None).await;
                     } else if let Some((missing, _)) = status.missing().first() {
+                        self.world.model().note("finish: puts");
                         self.put(&uploads, 0, Some(id), *missing, 0, Trouble::None).await;
                     }
                 }
@@ -182,6 +185,8 @@ impl Client {
     ) {
         let file = self.files[at].clone();
         let mut bytes = file.bytes(variant)[file.range(index)].to_vec();
+        // Nothing has no variants.
+        let variant = if bytes.is_empty() { 0 } else { variant };
         let trouble = match (trouble, id) {
             // A chunk of another length may well be what an upload begins with: it is wrong only if the length is fixed.
             (Trouble::Longer | Trouble::Shorter, Some(id)) => match uploads.status(&self.caller, id).await {
@@ -223,6 +228,10 @@ impl Client {
                 );
                 self.known[at] = Some(stored.upload_id);
                 let mut model = self.world.model();
+                model.note(&format!(
+                    "client {}: {} chunk {index} of {} variant {variant}: {stored:?}",
+                    self.number, stored.upload_id, file.name
+                ));
                 model.count("acknowledged: chunk");
                 model.acknowledged(&file, variant, &stored, began, first_try, ended);
             }
@@ -326,6 +335,9 @@ impl Client {
     }
 
     fn failed(&self, what: &str, error: &Error) {
+        self.world
+            .model()
+            .note(&format!("client {}: {what}: {error:?}", self.number));
         self.world.model().count(format!("refused: {what}, {:?}", error.kind()));
         assert!(
             self.number != 9 || error.kind() != ErrorKind::NoSpace,

@@ -71,7 +71,7 @@ pub(super) struct Known {
     ended: Option<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Model {
     pub(super) uploads: HashMap<UploadId, Seen>,
     /// What was tried before, by file and chunk: only the first try is sure to be the commit.
@@ -80,18 +80,35 @@ pub(super) struct Model {
     events: BTreeMap<(String, u32), (EventKind, Instant)>,
     order: HashMap<String, Vec<u32>>,
     expire_after: Duration,
+    told_aloud: bool,
+    began: Instant,
 }
 
 impl Model {
     pub(super) fn new(expire_after: Duration) -> Self {
         Self {
             expire_after,
-            ..Self::default()
+            uploads: HashMap::new(),
+            tried: BTreeSet::new(),
+            coverage: Coverage::new(),
+            events: BTreeMap::new(),
+            order: HashMap::new(),
+            told_aloud: super::from_env("SIMULATION_SEED").is_some(),
+            began: Instant::now(),
         }
     }
 
     pub(super) fn count(&mut self, what: impl Into<String>) {
-        *self.coverage.entry(what.into()).or_default() += 1;
+        let what = what.into();
+        self.note(&what);
+        *self.coverage.entry(what).or_default() += 1;
+    }
+
+    /// Tells the story of a history that is repeated.
+    pub(super) fn note(&self, what: &str) {
+        if self.told_aloud {
+            println!("{:>9.3} {what}", self.began.elapsed().as_secs_f64());
+        }
     }
 
     pub(super) fn upload(&mut self, id: UploadId, file: &File) -> &mut Seen {

@@ -333,6 +333,7 @@ impl History {
     async fn settle(&mut self) {
         self.world.calm.store(true, Ordering::Relaxed);
         self.fs.clear_hook();
+        self.fs.stop_before(u64::MAX);
         self.fs.set_latency(Duration::ZERO);
         // What hangs or comes late is over by then.
         tokio::time::sleep(Duration::from_secs(90)).await;
@@ -356,8 +357,9 @@ impl History {
         for upload in &all {
             assert!(
                 upload.state().is_final(),
-                "I7: an upload is {} long after the last fault",
-                upload.state()
+                "I7: an upload is {} long after the last fault: {:?}",
+                upload.state(),
+                upload.record()
             );
             assembled += usize::from(upload.state() == State::Assembled);
             assert!(

@@ -95,9 +95,10 @@ const server = {
     const { child } = this;
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, 'exit');
-    process.kill(child.pid, signal);
-    await Promise.race([gone, sleep(10_000).then(() => process.kill(child.pid, 'SIGKILL'))]);
+    child.kill(signal);
+    const late = setTimeout(() => child.kill('SIGKILL'), 10_000);
     await gone;
+    clearTimeout(late);
   },
 
   async api(where, init = {}) {

@@ -129,6 +129,7 @@ $('sign-out').addEventListener('click', () => {
   token = '';
   keepToken(false);
   complain(null);
+  document.title = 'Videos';
   $('player').removeAttribute('src');
   $('player').load();
   $('library-list').replaceChildren();
@@ -210,6 +211,7 @@ $('file').addEventListener('cancel', () => { expected = null; });
 
 for (const name of ['dragenter', 'dragover', 'dragleave', 'drop']) {
   addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes('Files')) return;
     event.preventDefault(); // a file dropped beside the zone must not replace the page
     $('drop').classList.toggle('over', name !== 'drop' && name !== 'dragleave' && $('drop').contains(event.target));
     if (name === 'drop') doing(() => take([...event.dataTransfer.files]))();
@@ -285,6 +287,7 @@ function showProgress({ fraction, sent, confirmed, size: total, speed, secondsLe
   $('eta').textContent = wait > 0 ? `${wait} s` : secondsLeft && sent < total ? duration(secondsLeft) : '–';
   for (const name of ['stored', 'sending', 'missing']) $(`count-${name}`).textContent = number(chunks[name]);
   Object.assign($('chunks').dataset, chunks);
+  $('chunks').setAttribute('aria-label', `Pieces of the file: ${chunks.stored} of ${chunks.total} stored, ${chunks.sending} under way, ${chunks.missing} to go.`);
   draw();
   document.title = upload?.state === 'done' ? 'Videos' : `${percent} % – Videos`;
 
@@ -292,7 +295,6 @@ function showProgress({ fraction, sent, confirmed, size: total, speed, secondsLe
   if (upload?.state === 'sending' && tenth > announced.tenth && Date.now() - announced.at > 10_000) {
     announced = { tenth, at: Date.now() };
     say(`More than ${tenth * 10} % uploaded.`);
-    $('chunks').setAttribute('aria-label', `Pieces of the file: ${chunks.stored} of ${chunks.total} stored, ${chunks.sending} under way, ${chunks.missing} to go.`);
   }
 }
 

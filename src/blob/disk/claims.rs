@@ -18,6 +18,9 @@ use crate::{
     upload::{Key, UploadId},
 };
 
+/// Held by the job that writes to a slot.
+type Jobs = Arc<JobLock<()>>;
+
 /// The uploads that have a claim or are sealed.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -48,10 +51,13 @@ impl Registry {
         entry
     }
 
-    /// Forgets the seal of an upload that is gone. Late writers keep theirs.
+    /// Forgets an upload that is gone. Late writers keep the seal.
     pub(super) fn forget(&self, id: UploadId) {
+        let mut uploads = lock(&self.uploads);
+        let entry = uploads.sealed.remove(&id);
+        uploads.known.remove(&id);
         // The entry's drop locks the registry: not within the lock.
-        let entry = lock(&self.uploads).sealed.remove(&id);
+        drop(uploads);
         drop(entry);
     }
 
@@ -91,7 +97,7 @@ struct Claimed {
     /// The bytes it may change in place.
     range: Option<Range<u64>>,
     /// Held by the job that writes.
-    jobs: Arc<JobLock<()>>,
+    jobs: Jobs,
 }
 
 impl Entry {
@@ -106,11 +112,7 @@ impl Entry {
         Ok(claim)
     }
 
-    fn take_over(
-        self: &Arc<Self>,
-        number: u32,
-        range: Option<Range<u64>>,
-    ) -> Result<(Arc<Claim>, Vec<Arc<JobLock<()>>>)> {
+    fn take_over(self: &Arc<Self>, number: u32, range: Option<Range<u64>>) -> Result<(Arc<Claim>, Vec<Jobs>)> {
         let mut state = self.state();
         if state.sealed {
             return Err(superseded());
@@ -234,7 +236,7 @@ pub(super) struct Claim {
     entry: Arc<Entry>,
     number: u32,
     generation: u64,
-    jobs: Arc<JobLock<()>>,
+    jobs: Jobs,
 }
 
 impl Claim {
@@ -259,6 +261,11 @@ impl Claim {
         if let Ok(claimed) = self.entry.state().current(self) {
             claimed.range = Some(range);
         }
+    }
+
+    /// Whether the upload was sealed, or is gone.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.entry.state().sealed
     }
 
     /// Says that the writer is gone; its job may still be there.
@@ -304,7 +311,8 @@ impl Sealed {
             state.unsealed += 1;
         }
         if let Some(registry) = self.entry.registry.upgrade() {
-            registry.forget(self.entry.id);
+            // The entry lives on in `self`.
+            lock(&registry.uploads).sealed.remove(&self.entry.id);
         }
     }
 

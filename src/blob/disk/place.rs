@@ -38,40 +38,53 @@ pub(super) fn parse_handle(handle: &Handle) -> Result<UploadId> {
     (handle.as_str().parse()).map_err(|_| Error::internal("The handle is not one of this store"))
 }
 
+/// Tells the attempts at a part from each other.
+pub(super) type Attempt = u64;
+
 /// Where the bytes of a part are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In the file that becomes the blob, from this byte on.
-    InPlace(u64),
+    /// In the file that becomes the blob, from this byte on, as this attempt wrote it.
+    InPlace(u64, Attempt),
     /// In a file of its own with this suffix.
     Aside(String),
 }
 
 impl Place {
     /// A file of its own for this attempt at part `number`.
-    pub(super) fn aside(number: u32, attempt: u64) -> Self {
+    pub(super) fn aside(number: u32, attempt: Attempt) -> Self {
         Self::Aside(format!("{number}.{attempt:016x}"))
     }
 
-    /// What a receipt says.
+    /// What a receipt says, if it is one for a part of this length.
     pub(super) fn of(part: &Part) -> Option<Self> {
         match part.receipt.as_str().split_once(':')? {
-            ("i", offset) => offset.parse().ok().map(Self::InPlace),
+            ("i", place) => {
+                let mut words = place.split(':');
+                let (offset, len, attempt) = (words.next()?, words.next()?, words.next()?);
+                let same_len = len.parse() == Ok(part.len);
+                let valid = same_len && attempt.len() == 16 && words.next().is_none();
+                valid.then_some(Self::InPlace(
+                    offset.parse().ok()?,
+                    u64::from_str_radix(attempt, 16).ok()?,
+                ))
+            }
             ("s", suffix) if is_suffix(suffix) => Some(Self::Aside(suffix.to_owned())),
             _ => None,
         }
     }
 
-    pub(super) fn receipt(&self) -> Receipt {
+    /// The receipt for `len` bytes here.
+    pub(super) fn receipt(&self, len: u64) -> Receipt {
         Receipt::new(match self {
-            Self::InPlace(offset) => format!("i:{offset}"),
+            Self::InPlace(offset, attempt) => format!("i:{offset}:{len}:{attempt:016x}"),
             Self::Aside(suffix) => format!("s:{suffix}"),
         })
     }
 
     pub(super) fn path(&self, id: UploadId) -> String {
         match self {
-            Self::InPlace(_) => partial(id),
+            Self::InPlace(..) => partial(id),
             Self::Aside(suffix) => format!("partial/{id}.{suffix}"),
         }
     }
@@ -79,7 +92,7 @@ impl Place {
     /// Where the part begins in its file.
     pub(super) fn file_offset(&self) -> u64 {
         match self {
-            Self::InPlace(offset) => *offset,
+            Self::InPlace(offset, _) => *offset,
             Self::Aside(_) => 0,
         }
     }
@@ -101,8 +114,8 @@ mod tests {
 
     #[test]
     fn receipts_are_read_back_and_never_form_a_path_by_themselves() {
-        for place in [Place::InPlace(7), Place::aside(3, 0xfeed)] {
-            let part = Part::new(3, 1, 0, place.receipt());
+        for place in [Place::InPlace(7, 0xfeed), Place::aside(3, 0xfeed)] {
+            let part = Part::new(3, 1, 0, place.receipt(1));
             assert_eq!(Place::of(&part), Some(place));
         }
         for bad in [

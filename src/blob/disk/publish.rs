@@ -8,7 +8,7 @@ use std::{
 use super::{
     claims::{Sealed, lock},
     fs::{Fs, Open, Stat},
-    place::{Place, blob, folder, partial},
+    place::{Attempt, Place, blob, folder, partial},
     store::Shared,
 };
 use crate::{
@@ -85,13 +85,11 @@ impl<F: Fs> Shared<F> {
         }
 
         let mut missing = parts.unreadable;
-        missing.extend(
-            parts
-                .in_place
-                .iter()
-                .filter(|(_, end)| *end > stat.len)
-                .map(|(number, _)| *number),
-        );
+        for (number, end, attempt) in parts.in_place {
+            if end > stat.len || self.space.is_replaced(id, number, attempt) {
+                missing.push(number);
+            }
+        }
         let mut asides = Vec::with_capacity(parts.aside.len());
         for aside in parts.aside {
             match self.fs.open(aside.path.clone(), Open::Read).await {
@@ -274,8 +272,8 @@ impl<F: Fs> Shared<F> {
 struct Arranged {
     total: u64,
     numbers: Vec<u32>,
-    /// Number and end.
-    in_place: Vec<(u32, u64)>,
+    /// Number, end and attempt.
+    in_place: Vec<(u32, u64, Attempt)>,
     aside: Vec<Aside>,
     /// Their receipts are not of this upload, or of another place.
     unreadable: Vec<u32>,
@@ -298,8 +296,10 @@ impl Arranged {
             let end = (offset.checked_add(part.len)).ok_or_else(|| Error::internal("The parts are too long"))?;
             match Place::of(part) {
                 // A part without bytes is wherever it is asked for.
-                Some(Place::InPlace(_)) if part.len == 0 => {}
-                Some(Place::InPlace(at)) if at == offset => arranged.in_place.push((part.number, end)),
+                Some(Place::InPlace(..)) if part.len == 0 => {}
+                Some(Place::InPlace(at, attempt)) if at == offset => {
+                    arranged.in_place.push((part.number, end, attempt))
+                }
                 Some(place @ Place::Aside(_)) => arranged.aside.push(Aside {
                     number: part.number,
                     offset,

@@ -391,3 +391,42 @@ fn modified(metadata: &Metadata) -> Timestamp {
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     Timestamp::default().after(since.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn without_openat2_no_link_is_followed_either() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(outside.path().join("secret"), b"").unwrap();
+        std::fs::create_dir(inside.path().join("folder")).unwrap();
+        std::fs::write(inside.path().join("folder/file"), b"").unwrap();
+        symlink(outside.path(), inside.path().join("out")).unwrap();
+        symlink(outside.path().join("secret"), inside.path().join("link")).unwrap();
+        let dir = File::open(inside.path()).unwrap();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for open in [beneath, by_segment] {
+            for path in [".", "folder", "folder/file"] {
+                open(&dir, path, flags, Mode::empty()).unwrap();
+            }
+            for path in ["out/secret", "link", "../x", "..", "folder/../folder/file/../../.."] {
+                assert!(open(&dir, path, flags, Mode::empty()).is_err(), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_frames_than_one_call_takes_are_all_written() {
+        let file = tempfile::tempfile().unwrap();
+        let frames: Vec<Bytes> = (0..3000_u32)
+            .map(|number| Bytes::from(number.to_le_bytes()[..number as usize % 4].to_vec()))
+            .collect();
+        write_all(&file, 7, &frames).unwrap();
+        let all = read_up_to(&file, 7, 1 << 20).unwrap();
+        assert_eq!(all, frames.concat());
+    }
+}

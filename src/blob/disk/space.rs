@@ -1,11 +1,12 @@
-//! Bytes that unfinished uploads declared and did not write yet.
+//! What this process knows of unfinished uploads: what they declared and did not write yet, and which parts
+//! were written more than once.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
 };
 
-use super::claims::lock;
+use super::{claims::lock, place::Attempt};
 use crate::{
     error::{Error, ErrorKind, Result},
     upload::UploadId,
@@ -23,6 +24,15 @@ struct Reserved {
     total: u64,
     uploads: HashMap<UploadId, Begun>,
     strays: HashMap<UploadId, Vec<String>>,
+    attempts: HashMap<UploadId, Attempts>,
+}
+
+/// Costs a bit for each part, and more for those only that were tried again.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// 64 numbers each.
+    tried: HashMap<u32, u64>,
+    latest: HashMap<u32, Attempt>,
 }
 
 #[derive(Debug)]
@@ -106,10 +116,33 @@ impl Space {
         lock(&self.uploads).strays.remove(&id).unwrap_or_default()
     }
 
+    /// Says that `attempt` begins to write part `number` in place, over whatever earlier ones wrote.
+    pub(super) fn attempted(&self, id: UploadId, number: u32, attempt: Attempt) {
+        let mut reserved = lock(&self.uploads);
+        let attempts = reserved.attempts.entry(id).or_default();
+        let (word, bit) = (attempts.tried.entry(number / 64).or_default(), 1 << (number % 64));
+        if *word & bit == 0 {
+            *word |= bit;
+        } else {
+            attempts.latest.insert(number, attempt);
+        }
+    }
+
+    /// Whether a later attempt wrote where `attempt` had written part `number`.
+    pub(super) fn is_replaced(&self, id: UploadId, number: u32, attempt: Attempt) -> bool {
+        let reserved = lock(&self.uploads);
+        let latest = reserved
+            .attempts
+            .get(&id)
+            .and_then(|attempts| attempts.latest.get(&number));
+        latest.is_some_and(|latest| *latest != attempt)
+    }
+
     /// Forgets an upload.
     pub(super) fn release(&self, id: UploadId) {
         let mut reserved = lock(&self.uploads);
         reserved.strays.remove(&id);
+        reserved.attempts.remove(&id);
         if let Some(begun) = reserved.uploads.remove(&id) {
             reserved.total -= begun.left;
         }

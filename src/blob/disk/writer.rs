@@ -27,6 +27,7 @@ pub(super) struct Writer<F: Fs> {
     shared: Arc<Shared<F>>,
     id: UploadId,
     claim: Arc<Claim>,
+    number: u32,
     place: Place,
     max_len: u64,
     attempt: Option<Arc<Attempt<F>>>,
@@ -48,7 +49,7 @@ struct Attempt<F: Fs> {
 impl<F: Fs> Writer<F> {
     pub(super) fn new(shared: Arc<Shared<F>>, id: UploadId, claim: Arc<Claim>, slot: Slot) -> Self {
         let place = match slot.offset {
-            Some(offset) => Place::InPlace(offset),
+            Some(offset) => Place::InPlace(offset, shared.fs.random()),
             None => Place::aside(slot.number, shared.fs.random()),
         };
         let max_len = if planted(Bug::ChunkSizePlusOneAccepted) {
@@ -60,6 +61,7 @@ impl<F: Fs> Writer<F> {
             shared,
             id,
             claim,
+            number: slot.number,
             place,
             max_len,
             attempt: None,
@@ -94,7 +96,7 @@ impl<F: Fs> Writer<F> {
             self.place.clone(),
             self.attempt.clone(),
         );
-        let (written, hinted) = (self.len, self.hinted);
+        let (number, written, hinted) = (self.number, self.len, self.hinted);
         let strays = if attempt.is_none() {
             self.shared.space.strays(self.id)
         } else {
@@ -109,7 +111,11 @@ impl<F: Fs> Writer<F> {
                         // What stays goes with the upload.
                         let _ = shared.fs.unlink(stray).await;
                     }
-                    Arc::new(Attempt::open(&shared, id, &place).await?)
+                    let attempt = Attempt::open(&shared, id, &place).await?;
+                    if let Place::InPlace(_, token) = place {
+                        shared.space.attempted(id, number, token);
+                    }
+                    Arc::new(attempt)
                 }
             };
             let base = place.file_offset();
@@ -149,7 +155,7 @@ impl<F: Fs> PartWriter for Writer<F> {
 
     async fn finish(mut self: Box<Self>) -> Result<Receipt> {
         self.begin_step()?;
-        if let Place::InPlace(offset) = self.place {
+        if let Place::InPlace(offset, _) = self.place {
             self.claim.narrow(offset..offset.saturating_add(self.len));
         }
         let permit = self.claim.permit().await?;
@@ -164,13 +170,13 @@ impl<F: Fs> PartWriter for Writer<F> {
             let attempt = match (attempt, &place) {
                 (Some(attempt), _) => attempt,
                 // A part without bytes changes nothing in place.
-                (None, Place::InPlace(_)) => return Ok(place.receipt()),
+                (None, Place::InPlace(..)) => return Ok(place.receipt(len)),
                 (None, Place::Aside(_)) => Arc::new(Attempt::open(&shared, id, &place).await?),
             };
             attempt.sync(&shared).await?;
             shared.space.written(id, len);
             drop(permit);
-            Ok(place.receipt())
+            Ok(place.receipt(len))
         };
         let receipt = self.shared.fs.run(job).await?;
         self.finished = true;
@@ -181,7 +187,8 @@ impl<F: Fs> PartWriter for Writer<F> {
 impl<F: Fs> Drop for Writer<F> {
     fn drop(&mut self) {
         let began = self.attempt.is_some() || self.over;
-        if began && !self.finished && self.attempt_is_aside() {
+        // What is sealed is discarded soon.
+        if began && !self.finished && self.attempt_is_aside() && !self.claim.is_sealed() {
             self.shared.space.stray(self.id, self.place.path(self.id));
         }
         self.claim.abandon();
@@ -191,27 +198,23 @@ impl<F: Fs> Drop for Writer<F> {
 impl<F: Fs> Attempt<F> {
     async fn open(shared: &Shared<F>, id: UploadId, place: &Place) -> Result<Self> {
         let fs = &shared.fs;
-        match place {
-            Place::InPlace(_) => {
-                let file = match fs.open(partial(id), Open::Write).await {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        return Err(Error::internal("The file of the upload is gone; begin a new upload"));
-                    }
-                    result => result?,
-                };
-                if fs.stat(&file).await?.links > 1 {
-                    // It is published, by an earlier process.
-                    return Err(superseded());
-                }
-                Ok(Self { file, directory: None })
+        let file = match fs.open(partial(id), Open::Write).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::internal("The file of the upload is gone; begin a new upload"));
             }
-            Place::Aside(_) => {
-                let directory = Some(fs.open("partial".into(), Open::Directory).await?);
-                shared.space.side_file(id);
-                let file = fs.open(place.path(id), Open::New).await?;
-                Ok(Self { file, directory })
-            }
+            result => result?,
+        };
+        if fs.stat(&file).await?.links > 1 {
+            // It is published, by an earlier process.
+            return Err(superseded());
         }
+        if let Place::InPlace(..) = place {
+            return Ok(Self { file, directory: None });
+        }
+        let directory = Some(fs.open("partial".into(), Open::Directory).await?);
+        shared.space.side_file(id);
+        let file = fs.open(place.path(id), Open::New).await?;
+        Ok(Self { file, directory })
     }
 
     /// An error is final: the kernel may hold the bytes for written from now on, although they are not.

@@ -244,9 +244,9 @@ impl MetadataStore for RedbMetadata {
         self.committer.write(due).await
     }
 
-    async fn list(&self, owner: &Owner, page: Page) -> Result<Vec<Snapshot>> {
-        let owner = owner.clone();
-        self.read(move |view| ops::list(view, &owner, page)).await
+    async fn list(&self, owner: Option<&Owner>, page: Page) -> Result<Vec<Snapshot>> {
+        let owner = owner.cloned();
+        self.read(move |view| ops::list(view, owner.as_ref(), page)).await
     }
 
     async fn remove(&self, id: UploadId, expected: Version) -> Result<bool> {

@@ -197,7 +197,7 @@ pub(super) fn load(view: &View, id: UploadId, parts: PartRange) -> Result<Option
     Ok(Some(Snapshot::new(record, tally, parts)))
 }
 
-pub(super) fn list(view: &View, owner: &Owner, page: Page) -> Result<Vec<Snapshot>, Fault> {
+pub(super) fn list(view: &View, owner: Option<&Owner>, page: Page) -> Result<Vec<Snapshot>, Fault> {
     let stored = view.of_owner(owner, page.skip, page.limit)?;
     Ok(stored
         .into_iter()

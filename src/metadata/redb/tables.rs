@@ -326,14 +326,17 @@ impl View {
         Ok(found)
     }
 
-    /// The uploads of `owner`, newest first.
-    pub(super) fn of_owner(&self, owner: &Owner, skip: usize, limit: usize) -> Result<Vec<Stored>, Fault> {
+    /// The uploads of `owner`, newest first; without one everybody's, owner by owner.
+    pub(super) fn of_owner(&self, owner: Option<&Owner>, skip: usize, limit: usize) -> Result<Vec<Stored>, Fault> {
         let owners = self.0.open_table(OWNERS).or_fault()?;
         let uploads = self.0.open_table(UPLOADS).or_fault()?;
         let tally = self.0.open_table(TALLY).or_fault()?;
-        let range = (owner.as_str(), 0, 0)..=(owner.as_str(), u64::MAX, u32::MAX);
+        let entries = match owner.map(Owner::as_str) {
+            Some(owner) => owners.range((owner, 0, 0)..=(owner, u64::MAX, u32::MAX)),
+            None => owners.range::<(&str, u64, u32)>(..),
+        };
         let mut found = Vec::new();
-        for entry in owners.range(range).or_fault()?.rev().skip(skip).take(limit) {
+        for entry in entries.or_fault()?.rev().skip(skip).take(limit) {
             let (_, id) = entry.or_fault()?;
             let id = UploadId::from_bytes(*id.value());
             found.push(stored(&uploads, &tally, id)?.ok_or_else(dangling)?);

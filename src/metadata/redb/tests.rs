@@ -354,7 +354,11 @@ async fn a_failed_sync_ends_the_store_until_it_is_opened_anew() {
         let error = store.load(Lookup::Id(record.id), PartRange::ALL).await.unwrap_err();
         assert!(error.message().contains("reopened"), "{error}");
         assert_eq!(
-            store.list(&record.owner, Page::new(0, 9)).await.unwrap_err().kind(),
+            store
+                .list(Some(&record.owner), Page::new(0, 9))
+                .await
+                .unwrap_err()
+                .kind(),
             ErrorKind::Unavailable
         );
     }
@@ -658,7 +662,7 @@ async fn the_newest_comes_first_also_within_a_millisecond() {
     for n in [5, 2, 9] {
         created(&store, n).await;
     }
-    let listed = store.list(&Owner::new("ann"), Page::new(0, 9)).await.unwrap();
+    let listed = store.list(Some(&Owner::new("ann")), Page::new(0, 9)).await.unwrap();
     let first_bytes: Vec<u8> = listed.iter().map(|found| found.record.id.as_bytes()[0]).collect();
     assert_eq!(first_bytes, [9, 2, 5]);
 }

@@ -8,13 +8,10 @@ use std::{
 use super::{
     super::fs::{Open, Stat, split},
     SplitMix64,
+    durable::{BLOCK, Data, Names},
 };
 use crate::upload::Timestamp;
 
-/// What is lost or kept as one.
-const SECTOR: u64 = 512;
-/// What room is counted in.
-const BLOCK: u64 = 4096;
 const ROOT: u64 = 1;
 
 pub(super) struct World {
@@ -46,26 +43,6 @@ impl Default for Content {
     fn default() -> Self {
         Self::File(Data::default())
     }
-}
-
-#[derive(Default)]
-struct Data {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
-    /// Sectors in which the two may differ, and which a sync makes durable.
-    dirty: BTreeSet<u64>,
-    /// Sectors that a sync failed to write, and that no later one will.
-    given_up: BTreeSet<u64>,
-    /// A sync failed to write the length: until it is set anew, only what is written again extends the file.
-    len_given_up: Option<u64>,
-    blocks: BTreeSet<u64>,
-}
-
-#[derive(Default)]
-struct Names {
-    seen: BTreeMap<String, u64>,
-    durable: BTreeMap<String, u64>,
-    given_up: BTreeSet<String>,
 }
 
 impl World {
@@ -381,82 +358,5 @@ impl Inode {
             Content::File(data) => data,
             Content::Folder(_) => panic!("a directory has no bytes"),
         }
-    }
-}
-
-impl Data {
-    fn resize(&mut self, len: usize) {
-        if len == self.seen.len() {
-            return;
-        }
-        let (less, more) = (len.min(self.seen.len()), len.max(self.seen.len()));
-        self.seen.resize(len, 0);
-        self.len_given_up = None;
-        self.touch(less as u64..more as u64);
-        self.blocks.retain(|block| *block < (len as u64).div_ceil(BLOCK));
-    }
-
-    fn touch(&mut self, range: std::ops::Range<u64>) {
-        for sector in range.start / SECTOR..range.end.div_ceil(SECTOR) {
-            self.dirty.insert(sector);
-            self.given_up.remove(&sector);
-        }
-    }
-
-    fn sync(&mut self) {
-        let len = match self.len_given_up {
-            None => self.seen.len(),
-            Some(end) => self.durable.len().max(self.seen.len().min(end as usize)),
-        };
-        self.durable.resize(len, 0);
-        for sector in std::mem::take(&mut self.dirty) {
-            self.settle(sector);
-        }
-    }
-
-    /// Makes a sector durable as far as the durable length goes.
-    fn settle(&mut self, sector: u64) {
-        let start = (sector * SECTOR) as usize;
-        let end = (start + SECTOR as usize).min(self.seen.len()).min(self.durable.len());
-        if start < end {
-            self.durable[start..end].copy_from_slice(&self.seen[start..end]);
-        }
-    }
-
-    fn power_loss(&mut self, keep: &mut impl FnMut() -> bool) {
-        if self.seen.len() != self.durable.len() && keep() {
-            self.durable.resize(self.seen.len(), 0);
-        }
-        let unsure: Vec<u64> = self.dirty.union(&self.given_up).copied().collect();
-        for sector in unsure {
-            if keep() {
-                self.settle(sector);
-            }
-        }
-        let mut blocks = std::mem::take(&mut self.blocks);
-        blocks.retain(|block| *block < (self.durable.len() as u64).div_ceil(BLOCK));
-        *self = Self {
-            seen: self.durable.clone(),
-            durable: std::mem::take(&mut self.durable),
-            blocks,
-            ..Self::default()
-        };
-    }
-}
-
-impl Names {
-    fn differing(&self) -> BTreeSet<String> {
-        let names = self.seen.keys().chain(self.durable.keys());
-        names
-            .filter(|name| self.seen.get(*name) != self.durable.get(*name))
-            .cloned()
-            .collect()
-    }
-
-    fn settle(&mut self, name: &str) {
-        match self.seen.get(name) {
-            Some(inode) => self.durable.insert(name.to_owned(), *inode),
-            None => self.durable.remove(name),
-        };
     }
 }

@@ -242,3 +242,75 @@ async fn a_failed_sync_is_never_believed_later() {
     println!("{failures} failed syncs");
     assert!(failures > 300, "{failures}");
 }
+
+const CHUNK: usize = 700;
+const CHUNKS: u32 = 5;
+
+fn chunk(number: u32) -> Bytes {
+    pattern(u64::from(number) + 20, CHUNK)
+}
+
+/// Chunks in parallel, each tried again until it is acknowledged; some in place, some aside, some sent twice.
+async fn parallel(store: Disk<SimFs>, handle: Handle, log: Log) {
+    let tasks: Vec<_> = (0..CHUNKS)
+        .map(|number| {
+            let (store, handle, log) = (store.clone(), handle.clone(), Arc::clone(&log));
+            tokio::spawn(async move {
+                let slot = match number % 2 {
+                    0 => Slot::at(number, u64::from(number) * CHUNK as u64, CHUNK as u64),
+                    _ => Slot::aside(number, CHUNK as u64),
+                };
+                while !log.lock().unwrap().parts.iter().any(|part| part.number == number) {
+                    let bytes = chunk(number);
+                    let twice = tokio::join!(put(&store, &handle, slot, &bytes), put(&store, &handle, slot, &bytes));
+                    // One of them is superseded, unless the second began after the first was done.
+                    if let Ok(part) = twice.1.or(twice.0) {
+                        log.lock().unwrap().parts.push(part);
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parallel_chunks_survive_a_power_loss_at_any_time() {
+    let (mut kept, mut cut) = (0, 0);
+    for seed in 0..300 {
+        let fs = SimFs::new(seed);
+        let (log, key) = (Log::default(), key("p"));
+        let store = Disk::on(fs.clone(), &DiskOptions::default()).await.unwrap();
+        let handle = begin(&store, 1, None).await.unwrap();
+        fs.set_latency(Duration::from_millis(5));
+        // Here and there a file fails to be synced.
+        let failing = (seed % 3 == 0).then_some(seed % 7);
+        let mut syncs = 0;
+        fs.set_hook(move |op| {
+            let counts = op.kind == OpKind::Sync && op.path != "partial";
+            syncs += u64::from(counts);
+            (counts && failing == Some(syncs)).then_some(Fault::Error(libc::EIO))
+        });
+        let running = tokio::spawn(parallel(store, handle.clone(), Arc::clone(&log)));
+        tokio::time::sleep(Duration::from_millis(seed % 150)).await;
+        cut += u32::from(!running.is_finished());
+        let fs = fs.power_loss();
+        running.abort();
+        kept += log.lock().unwrap().parts.len();
+
+        let store = Disk::on(fs.clone(), &DiskOptions::default()).await.unwrap();
+        parallel(store.clone(), handle.clone(), Arc::clone(&log)).await;
+        let mut parts = log.lock().unwrap().parts.clone();
+        parts.sort_by_key(|part| part.number);
+        done(store.complete(&handle, &key, &parts).await.unwrap());
+        store.discard(&handle).await.unwrap();
+        let whole: Vec<u8> = (0..CHUNKS).flat_map(chunk).collect();
+        assert!(read_all(&store, &key).await.unwrap() == whole, "seed {seed}");
+        assert_eq!(fs.paths(), ["blobs/p"], "seed {seed}");
+        assert_eq!(fs.open_files(), 0, "seed {seed}");
+    }
+    println!("{cut} cut, {kept} chunks acknowledged before");
+    assert!(cut > 50 && kept > 100, "{cut} {kept}");
+}

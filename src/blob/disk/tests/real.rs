@@ -466,3 +466,21 @@ async fn an_older_attempt_changes_no_byte_after_a_newer_claim() {
     );
     assert!(read_all(&store, &key("a")).await.unwrap() == pattern(2, 200));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms() {
+    let dirs = std::cell::RefCell::new(Vec::new());
+    crate::conformance::blob::run(async || {
+        let (dir, store) = store().await;
+        dirs.borrow_mut().push(dir);
+        store
+    })
+    .await;
+    assert!(!dirs.into_inner().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    crate::conformance::blob::durability(async || DiskBlobs::open(dir.path()).await.unwrap()).await;
+}

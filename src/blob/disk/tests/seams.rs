@@ -65,7 +65,7 @@ pub(super) async fn a_late_job_and_a_seal() -> Result<(), String> {
     let slot = Slot::at(0, 0, 1000);
     let part = put(&store, &handle, slot, &pattern(1, 1000)).await.unwrap();
     once(&fs, OpKind::Write, Fault::Pause(LATE));
-    let mut late = store.open(&handle, slot).await.unwrap();
+    let mut late = store.open(&handle, Slot::at(1, 1000, 1000)).await.unwrap();
     drop_midway(late.write(vec![pattern(9, 1000)])).await;
     let answer = store.complete(&handle, &key("a"), &[part]).await.unwrap();
     assert_eq!(done(answer), 1000);
@@ -231,7 +231,7 @@ async fn a_complete_that_waited_past_a_broken_seal_does_nothing() {
     let store = store(&fs).await;
     let handle = begin(&store, 1, None).await.unwrap();
     let part = put(&store, &handle, Slot::at(0, 0, 10), &pattern(1, 10)).await.unwrap();
-    let lost = Part::new(1, 10, 0, crate::upload::Receipt::new("i:10"));
+    let lost = Part::new(1, 10, 0, crate::upload::Receipt::new("i:10:10:0000000000000001"));
     once(&fs, OpKind::Stat, Fault::Pause(LATE));
     let key = key("a");
     let parts = [part, lost];
@@ -264,17 +264,13 @@ async fn a_discard_ends_writers_and_forgets_everything() {
         writer.write(vec![pattern(1, 50)]).await.unwrap_err().kind(),
         ErrorKind::Superseded
     );
-    assert_eq!(
-        store.open(&handle, Slot::at(0, 0, 1)).await.err().unwrap().kind(),
-        ErrorKind::Superseded
-    );
     drop(writer);
-    let mut late = store.open(&handle, Slot::at(0, 0, 1)).await.unwrap();
-    assert_eq!(
-        late.write(vec![pattern(1, 1)]).await.unwrap_err().kind(),
-        ErrorKind::Internal
-    );
-    drop(late);
+    for slot in [Slot::at(0, 0, 1), Slot::aside(0, 1)] {
+        let mut late = store.open(&handle, slot).await.unwrap();
+        let error = late.write(vec![pattern(1, 1)]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+    assert_eq!(fs.paths(), [""; 0]);
     assert_eq!(store.known_uploads(), 0);
     assert_eq!(store.reserved_bytes(), 0);
     assert_eq!(fs.open_files(), 0);
@@ -327,11 +323,21 @@ async fn without_descriptors_a_store_is_unavailable_and_recovers() {
     let error = put(&store, &handle, slot, &pattern(1, 100)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(store.head(&key("a")).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    let parts = [Part::new(0, 100, 0, crate::upload::Receipt::new("i:0"))];
+    let parts = [Part::new(
+        0,
+        100,
+        0,
+        crate::upload::Receipt::new("i:0:100:0000000000000001"),
+    )];
     let error = store.complete(&handle, &key("a"), &parts).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     fs.set_max_open(100);
-    let parts = [Part::new(0, 0, 0, crate::upload::Receipt::new("i:0"))];
+    let parts = [Part::new(
+        0,
+        0,
+        0,
+        crate::upload::Receipt::new("i:0:0:0000000000000001"),
+    )];
     done(store.complete(&handle, &key("a"), &parts).await.unwrap());
 }
 
@@ -356,4 +362,11 @@ async fn an_answer_that_was_lost_changes_nothing() {
         assert!(log.lock().unwrap().discarded, "{kind:?}");
         super::power::check(fs, &log).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn conforms() {
+    crate::conformance::blob::run(async || store(&SimFs::new(14)).await).await;
+    let fs = SimFs::new(15);
+    crate::conformance::blob::durability(async || store(&fs.power_loss()).await).await;
 }
