@@ -5,7 +5,12 @@ pub mod access;
 pub mod blob;
 mod engine;
 mod error;
+#[cfg(all(feature = "http", any(test, feature = "conformance")))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hook;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod metadata;
 mod planted;
 #[cfg(test)]

@@ -89,6 +89,20 @@ impl Uploads {
             .await
     }
 
+    /// As [`hold`](Self::hold), for a body of which only a bound is known: `most` bytes, or the largest chunk if that is less.
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge) for more.
+    pub async fn hold_at_most<S, E>(&self, most: u64, body: S) -> Result<Held>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<BoxError>,
+    {
+        let _working = self.inner.tasks.begin()?;
+        let most = most.min(self.inner.config.max_chunk);
+        self.inner.budget.hold(None, most, &mut frames(body)).await
+    }
+
     async fn put(&self, caller: &Caller, to: Address<'_>, chunk: NewChunk, source: Source<'_>) -> Result<StoredChunk> {
         let _working = self.inner.tasks.begin()?;
         let by = match to {

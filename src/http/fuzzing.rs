@@ -1,0 +1,77 @@
+//! The parsers of the wire for fuzz targets, each with what must hold of its answer.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http_body::Frame;
+use http_body_util::StreamBody;
+
+use super::{
+    body::{MinimumRate, RequestBody},
+    chunk_api::fuzzing as chunk_api,
+    path::{Path, Query},
+};
+
+pub use chunk_api::{content_digest, json};
+
+/// How long a form may be so that none of its limits depends on how it is cut.
+const SHORT: usize = 4096;
+
+/// A form is read the same however its bytes are cut. The first byte says how.
+pub fn multipart(bytes: &[u8]) {
+    let Some((cut, form)) = bytes.split_first() else {
+        return;
+    };
+    let len = usize::from(*cut) + 1;
+    let (whole, pieces) = (read(form, form.len()), read(form, len));
+    if form.len() <= SHORT {
+        assert_eq!(whole, pieces, "in pieces of {len}");
+    }
+}
+
+/// `None` if the form is refused.
+fn read(form: &[u8], len: usize) -> Option<chunk_api::ReadForm> {
+    let media = HeaderValue::from_static("multipart/form-data; boundary=X");
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, media)]);
+    let frames = form.chunks(len.max(1)).map(Bytes::copy_from_slice);
+    let frames: Vec<Result<_, Infallible>> = frames.map(|frame| Ok(Frame::data(frame))).collect();
+    let body = RequestBody::new(
+        StreamBody::new(stream::iter(frames)),
+        &HeaderMap::new(),
+        MinimumRate::DEFAULT,
+    );
+    run(chunk_api::read_form(&headers, body))
+}
+
+/// Polls until it is ready: what these futures wait for is always there.
+fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..1_000_000 {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+    panic!("the parser waits for what never comes");
+}
+
+/// Segments and parameters come out decoded once, and no segment has a separator in it.
+pub fn path(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(path) = Path::parse(&text) {
+        for segment in path.segments() {
+            assert!(!segment.is_empty() && !segment.contains(['/', '\\', '\0']));
+        }
+        chunk_api::route(&path.segments());
+    }
+    if let Ok(query) = Query::parse(Some(&text)) {
+        assert!(query.get("").is_none_or(|value| value.len() <= text.len()));
+    }
+}
