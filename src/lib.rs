@@ -1,5 +1,14 @@
 //! Chunked, resumable uploads for Tower.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        reason = "tests make small numbers"
+    )
+)]
 
 pub mod access;
 pub mod blob;

@@ -314,7 +314,7 @@ async fn a_file_of_format_1_is_read_and_written() {
     assert_eq!((found.tally.parts, found.tally.bytes), (2, 20));
     assert_eq!(found.parts, [part(0), part(1)]);
 
-    let listed = store.list(&full.owner, Page::new(0, 9)).await.unwrap();
+    let listed = store.list(Some(&full.owner), Page::new(0, 9)).await.unwrap();
     let states: Vec<State> = listed.iter().map(|found| found.record.state).collect();
     assert_eq!(
         states,

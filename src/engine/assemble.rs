@@ -210,10 +210,10 @@ impl Uploads {
 
     /// Ends an assembly that cannot become a blob as it is: opens it again for parts that were lost, or fails it.
     async fn conclude(&self, mut record: Record, tally: Tally, parts: Vec<Part>, verdict: Verdict) -> Result<Snapshot> {
-        if record.intent.is_some() || matches!(verdict, Verdict::Refused(_)) {
-            if let Err(error) = self.withdraw(&record, &parts).await {
-                return Err(self.try_later(record, error).await);
-            }
+        if (record.intent.is_some() || matches!(verdict, Verdict::Refused(_)))
+            && let Err(error) = self.withdraw(&record, &parts).await
+        {
+            return Err(self.try_later(record, error).await);
         }
         let (lost, reason) = match verdict {
             Verdict::Later(error) => return Err(self.try_later(record, error).await),

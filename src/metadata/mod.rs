@@ -89,6 +89,7 @@ pub enum Created {
 
 /// The answer of [`MetadataStore::commit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is answered")]
 #[non_exhaustive]
 pub enum Committed {
     /// The parts are durable; the tally includes them.
@@ -105,6 +106,7 @@ pub enum Committed {
 
 /// The answer of [`MetadataStore::update`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is answered")]
 #[non_exhaustive]
 pub enum Updated {
     /// Replaced; this is the record now.
