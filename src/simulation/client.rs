@@ -210,7 +210,7 @@ impl Client {
         }
         let body = self.body(bytes, trouble);
         let began = Instant::now();
-        let ended = id.is_some_and(|id| self.world.model().ended(id));
+        let known = id.map(|id| self.world.model().known(id)).unwrap_or_default();
         let (target, name) = address(&file);
         let result = match id {
             Some(id) => uploads.put_chunk(&self.caller, id, chunk, body).await,
@@ -233,7 +233,7 @@ impl Client {
                     self.number, stored.upload_id, file.name
                 ));
                 model.count("acknowledged: chunk");
-                model.acknowledged(&file, variant, &stored, began, first_try, ended);
+                model.acknowledged(&file, variant, &stored, began, first_try, &known);
             }
             Err(error) => self.failed("chunk", &error),
         }

@@ -69,6 +69,8 @@ pub(super) struct Known {
     chunks: BTreeSet<u32>,
     offset: u64,
     ended: Option<State>,
+    /// How many chunks were acknowledged.
+    count: usize,
 }
 
 #[derive(Debug)]
@@ -125,11 +127,11 @@ impl Model {
         stored: &StoredChunk,
         began: Instant,
         first_try: bool,
-        ended_before: bool,
+        known: &Known,
     ) {
         let seen = self.upload(stored.upload_id, file);
         assert!(
-            !ended_before || seen.assembled,
+            known.ended.is_none() || seen.assembled,
             "I5: an ended upload acknowledged chunk {}",
             stored.index
         );
@@ -140,7 +142,7 @@ impl Model {
             stored.index
         );
         assert!(
-            stored.stored as usize >= seen.chunks.len(),
+            stored.stored as usize >= known.count,
             "I1: fewer chunks are counted than were acknowledged"
         );
         assert_eq!(stored.is_complete, stored.stored == stored.total);
@@ -234,6 +236,7 @@ impl Model {
             chunks,
             offset: seen.offset,
             ended: seen.ended,
+            count: seen.chunks.len(),
         }
     }
 

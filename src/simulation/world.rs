@@ -260,6 +260,7 @@ impl History {
                 (kind, 3) if kind.is_effect() && kind != OpKind::Create => ("EIO after", FsFault::ErrorAfter(5)),
                 _ => ("EIO", FsFault::Error(5)),
             };
+            world.model().note(&format!("{what} at {:?} of {}", op.kind, op.path));
             world.model().count(format!("fault: disk, {what}"));
             Some(fault)
         });
@@ -337,7 +338,8 @@ impl History {
         self.fs.set_latency(Duration::ZERO);
         // What hangs or comes late is over by then.
         tokio::time::sleep(Duration::from_secs(90)).await;
-        if self.world.chance(60) {
+        // After a sync that failed the store may ask for a restart.
+        if is_dead(&self.fs) || self.world.rates.1 > 0 || self.world.chance(60) {
             self.crash().await;
         }
         self.fs.clear_hook();
