@@ -131,7 +131,9 @@ impl Uploads {
         mut source: Source<'_>,
     ) -> Result<StoredChunk> {
         let id = snapshot.record.id;
-        if let Some(part) = self.stored(&snapshot, chunk)? {
+        if let Some(part) = self.stored(&snapshot, chunk)?
+            && !planted(Bug::RetryOverwritesCommittedSlot)
+        {
             return self.compare(&snapshot, &part, chunk, source).await;
         }
         if !is_placed(&snapshot.record.plan) {

@@ -123,7 +123,7 @@ fn histories_keep_every_promise() {
 }
 
 /// The histories it may take to catch a planted bug.
-const PATIENCE: u64 = 3_000;
+const PATIENCE: u64 = 40_000;
 
 macro_rules! caught {
     ($($name:ident: $bug:ident),* $(,)?) => {$(

@@ -135,11 +135,13 @@ impl History {
                     0 => rng.below(700) as usize,
                     _ => (rng.below(5) as usize * chunk) + rng.below(chunk as u64 + 1) as usize,
                 };
+                let deferred = chunk == 0 && rng.below(2) == 0;
                 File {
                     number,
                     name: format!("file-{number}.bin"),
                     size,
                     chunk,
+                    deferred,
                 }
             })
             .collect();
@@ -417,11 +419,12 @@ impl History {
                 .expect("a status without faults");
             self.world.model().observe(&upload);
             if upload.state() == State::Assembled {
-                let (_, body) = uploads
+                let (blob, body) = uploads
                     .read(&caller, upload.id(), ByteRange::ALL)
                     .await
                     .expect("I3: no blob");
                 let bytes = body.try_collect::<Vec<_>>().await.expect("I3: unreadable").concat();
+                assert_eq!(blob.size, bytes.len() as u64, "I3: a blob of another size");
                 self.world.model().check_bytes(upload.id(), &bytes);
             }
             all.push(upload);
