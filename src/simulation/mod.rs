@@ -4,6 +4,7 @@
 //! A history is a function of its seed. `SIMULATION_SEED=n cargo test --release --lib simulation` repeats one,
 //! `SIMULATION_HISTORIES=n` says how many are run.
 
+mod cancel;
 mod client;
 mod model;
 mod world;
