@@ -29,7 +29,10 @@ type Uploads = UploadService<fn(&Parts) -> Option<Caller>>;
 async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {
     let uploads: Uploads = host.uploads.service(User::caller as _).mount(&host.mount);
     let app = host.clone();
-    connections::serve(listener, &host, move |request| answer(app.clone(), uploads.clone(), request)).await
+    connections::serve(listener, &host, move |request| {
+        answer(app.clone(), uploads.clone(), request)
+    })
+    .await
 }
 
 async fn answer(host: Host, mut uploads: Uploads, request: Request<Incoming>) -> Response<Body> {

@@ -23,7 +23,9 @@ fn main() -> ExitCode {
 
 /// The application as it was before there were uploads.
 fn pages(page: Page) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
-    warp::method().and(warp::path::full()).map(move |method, path: FullPath| page.answer(&method, path.as_str()))
+    warp::method()
+        .and(warp::path::full())
+        .map(move |method, path: FullPath| page.answer(&method, path.as_str()))
 }
 
 async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {
@@ -31,7 +33,10 @@ async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {
     let layer = host.uploads.layer(&host.mount, User::caller);
     let app = layer.layer(warp::service(pages(host.page.clone())));
     let around = host.clone();
-    connections::serve(listener, &host, move |request| answer(around.clone(), app.clone(), request)).await
+    connections::serve(listener, &host, move |request| {
+        answer(around.clone(), app.clone(), request)
+    })
+    .await
 }
 
 /// What goes before the layer: who asks is found out, and the catalogue keeps its routes below the same mount.

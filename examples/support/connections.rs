@@ -61,9 +61,16 @@ where
 }
 
 /// The request with its path below `mount`, if that is a path that `takes` takes; else the request as it was.
-pub(crate) fn below<B>(mount: &str, takes: fn(&str) -> bool, mut request: Request<B>) -> Result<Request<B>, Request<B>> {
+pub(crate) fn below<B>(
+    mount: &str,
+    takes: fn(&str) -> bool,
+    mut request: Request<B>,
+) -> Result<Request<B>, Request<B>> {
     let uri = request.uri();
-    let rest = uri.path().strip_prefix(mount).filter(|rest| rest.starts_with('/') && takes(rest));
+    let rest = uri
+        .path()
+        .strip_prefix(mount)
+        .filter(|rest| rest.starts_with('/') && takes(rest));
     let Some(rest) = rest else { return Err(request) };
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     match format!("{rest}{query}").parse::<Uri>() {

@@ -1,7 +1,11 @@
 //! What the three example servers share: flags, stores, sign-in, a small catalogue of videos and the page.
 //! None of it is about a web framework; how the uploads are put into one is in `axum.rs`, `hyper.rs` and `warp.rs`.
 
-#![allow(unreachable_pub, dead_code, reason = "each of the binaries uses what it needs of this module")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    reason = "each of the binaries uses what it needs of this module"
+)]
 
 pub mod api;
 mod args;
