@@ -119,7 +119,7 @@ impl Limit {
         let Some(key) = user.or_else(|| peer().map(Key::Address)) else {
             return Ok(());
         };
-        if self.forget.fetch_add(1, Ordering::Relaxed) % 4096 == 0 {
+        if self.forget.fetch_add(1, Ordering::Relaxed).is_multiple_of(4096) {
             self.rates.retain_recent(); // those that are idle
         }
         let wait = |until: governor::NotUntil<_>| until.wait_time_from(DefaultClock::default().now());

@@ -36,17 +36,14 @@ async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {
 }
 
 async fn answer(host: Host, mut uploads: Uploads, request: Request<Incoming>) -> Response<Body> {
-    let request = host.tokens.identify(request);
-    let request = match connections::below(&host.mount, Videos::owns, request) {
-        Ok(request) => return host.videos.answer(request).await,
-        Err(request) => request,
-    };
-    // The uploads take what no route of the application takes below the mount.
-    match connections::below(&host.mount, |_| true, request) {
-        Ok(request) => {
-            let Ok(response) = uploads.call(request).await;
-            response.map(|body| body.map_err(BoxError::from).boxed_unsync())
-        }
-        Err(request) => host.page.answer(request.method(), request.uri().path()).map(full),
+    let mut request = host.tokens.identify(request);
+    if connections::below(&host.mount, Videos::owns, &mut request) {
+        host.videos.answer(request).await
+    } else if connections::below(&host.mount, |_| true, &mut request) {
+        // The uploads take what no route of the application takes below the mount.
+        let Ok(response) = uploads.call(request).await;
+        response.map(|body| body.map_err(BoxError::from).boxed_unsync())
+    } else {
+        host.page.answer(request.method(), request.uri().path()).map(full)
     }
 }

@@ -45,12 +45,10 @@ where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
 {
-    let request = host.tokens.identify(request);
-    match connections::below(&host.mount, Videos::owns, request) {
-        Ok(request) => host.videos.answer(request).await,
-        Err(request) => {
-            let Ok(response) = app.call(request).await;
-            response.map(BodyExt::boxed_unsync)
-        }
+    let mut request = host.tokens.identify(request);
+    if connections::below(&host.mount, Videos::owns, &mut request) {
+        return host.videos.answer(request).await;
     }
+    let Ok(response) = app.call(request).await;
+    response.map(BodyExt::boxed_unsync)
 }

@@ -60,22 +60,18 @@ where
     Ok(())
 }
 
-/// The request with its path below `mount`, if that is a path that `takes` takes; else the request as it was.
-pub(crate) fn below<B>(
-    mount: &str,
-    takes: fn(&str) -> bool,
-    mut request: Request<B>,
-) -> Result<Request<B>, Request<B>> {
+/// Makes the request's path that below `mount`, if `takes` takes it there; else the request stays as it is.
+pub(crate) fn below<B>(mount: &str, takes: fn(&str) -> bool, request: &mut Request<B>) -> bool {
     let uri = request.uri();
     let rest = uri
         .path()
         .strip_prefix(mount)
         .filter(|rest| rest.starts_with('/') && takes(rest));
-    let Some(rest) = rest else { return Err(request) };
+    let Some(rest) = rest else { return false };
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    match format!("{rest}{query}").parse::<Uri>() {
-        Ok(uri) => *request.uri_mut() = uri,
-        Err(_) => return Err(request),
-    }
-    Ok(request)
+    let Ok(rest) = format!("{rest}{query}").parse::<Uri>() else {
+        return false;
+    };
+    *request.uri_mut() = rest;
+    true
 }

@@ -50,7 +50,6 @@ suite![
     wire::a_form_without_its_final_boundary_is_not_stored,
     wire::an_early_error_closes_the_connection,
     restart::killed_in_the_middle,
-    restart::stopped_with_uploads_in_flight,
     restart::a_cut_line_of_the_catalogue_is_forgotten,
     host::secrets_stay_out_of_the_output,
     host::the_demo_token_is_printed_once,

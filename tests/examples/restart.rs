@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, time::Duration};
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::{
@@ -64,7 +65,13 @@ pub(crate) async fn killed_in_the_middle(which: &'static str) {
     assert_eq!(server.video("Next").await, video + 1);
 }
 
-pub(crate) async fn stopped_with_uploads_in_flight(which: &'static str) {
+/// All at once, for it takes as long as the servers wait for what stands still.
+#[tokio::test]
+async fn stopped_with_uploads_in_flight() {
+    join_all(["axum", "hyper", "warp"].map(stopped)).await;
+}
+
+async fn stopped(which: &'static str) {
     let mut server = durable(which);
     let whole = file(300_000);
     let id = server.session(&whole, 100_000, None, "t.mp4").await;

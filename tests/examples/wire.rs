@@ -178,7 +178,10 @@ pub(crate) async fn an_early_error_closes_the_connection(which: &'static str) {
     let follow_up = head(&format!("DELETE videos/{secret}/"), ALICE, &[]) + &head("GET videos/", ALICE, &[]);
     for (ask, kind) in [
         ("POST upload-chunk/", FORM),
-        ("PUT uploads/AAAAAAAAAAAAAAAAAAAAAA/chunks/0", ("Content-Type", "application/octet-stream")),
+        (
+            "PUT uploads/AAAAAAAAAAAAAAAAAAAAAA/chunks/0",
+            ("Content-Type", "application/octet-stream"),
+        ),
         ("POST create-video/", FORM),
     ] {
         let mut connection = server.connect().await;
