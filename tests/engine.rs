@@ -501,3 +501,32 @@ async fn shutdown_refuses_new_requests() {
     let error = uploads.create(&alice(), NewUpload::new("a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
+
+#[tokio::test]
+async fn a_key_that_a_stranger_holds_gets_a_suffix() {
+    let uploads = builder().build().await.unwrap();
+    let (target, file) = name();
+    let to = tower_upload::Address::Name(Some(&target), &file);
+    let mut keys = Vec::new();
+    for caller in [alice(), Caller::new("bob"), Caller::new("carol")] {
+        let stored = uploads
+            .put_chunk(&caller, to, NewChunk::new(0).total(2), body(b"abc"))
+            .await
+            .unwrap();
+        let upload = uploads.status(&caller, stored.upload_id).await.unwrap();
+        let new = NewUpload::new("my_video.mp4").size(3).target(target.clone()).named();
+        assert!(uploads.create(&Caller::new("dave"), new).await.unwrap().key() != upload.key());
+        uploads
+            .delete(
+                &Caller::new("dave"),
+                uploads.list(&Caller::new("dave"), Page::new(0, 1)).await.unwrap()[0].id(),
+            )
+            .await
+            .unwrap();
+        keys.push(upload.key().to_string());
+    }
+    assert_eq!(keys[0], "videos/originals/123_my_video.mp4");
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 3);
+}

@@ -62,8 +62,8 @@ impl Uploads {
             key: new.key.clone(),
             plan: plan.clone(),
         };
-        for _ in 0..super::CONTENTION {
-            let (record, creating) = self.draft(caller, &wanted).await?;
+        for attempt in 0..super::CONTENTION {
+            let (record, creating) = self.draft(caller, &wanted, attempt > 0).await?;
             let handle = self.inner.blobs.begin(record.id, &record.key, &record.plan).await?;
             let record = Record {
                 handle: handle.clone(),
@@ -188,8 +188,8 @@ impl Uploads {
         Ok(Plan::indexed(count, Some(chunk_size), Some(size)))
     }
 
-    /// A record that nobody has stored yet, under a key that is free.
-    async fn draft(&self, caller: &Caller, wanted: &Wanted) -> Result<(Record, Creating)> {
+    /// A record that nobody has stored yet, under a key that is free; `taken`: the key that comes to mind is not.
+    async fn draft(&self, caller: &Caller, wanted: &Wanted, taken: bool) -> Result<(Record, Creating)> {
         let mut bytes = [0; 16];
         self.inner.random.fill(&mut bytes)?;
         let id = UploadId::from_bytes(bytes);
@@ -218,7 +218,7 @@ impl Uploads {
         for hook in &*config.hooks {
             hook.before_create(&mut record).await?;
         }
-        if self.inner.blobs.head(&record.key).await?.is_some() {
+        if taken || self.inner.blobs.head(&record.key).await?.is_some() {
             record.key = self.free_key(&record.key).await?;
         }
         if config.wants_events() {
@@ -258,7 +258,7 @@ impl Uploads {
         };
         let len = held.len();
         check_len(&plan, chunk.index, len, self.inner.config.max_chunk)?;
-        for _ in 0..super::CONTENTION {
+        for attempt in 0..super::CONTENTION {
             let wanted = Wanted {
                 file_name: file_name.clone(),
                 target: target.cloned(),
@@ -269,7 +269,7 @@ impl Uploads {
                 key: None,
                 plan: plan.clone(),
             };
-            let (record, creating) = self.draft(caller, &wanted).await?;
+            let (record, creating) = self.draft(caller, &wanted, attempt > 0).await?;
             let guard = self.guard(&record, &chunk, len)?;
             let stored = guard.apply(&record, Tally::default()).unwrap_or(record);
             let handle = self.inner.blobs.begin(stored.id, &stored.key, &stored.plan).await?;

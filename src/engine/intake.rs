@@ -150,7 +150,7 @@ impl Intake {
         };
         if let Some(reservation) = self.reservation.take()
             && planted(Bug::BudgetPermitLeaked)
-            && result.is_err()
+            && self.hasher.is_some()
         {
             reservation.forget();
         }

@@ -131,7 +131,9 @@ impl Uploads {
         mut source: Source<'_>,
     ) -> Result<StoredChunk> {
         let id = snapshot.record.id;
-        if let Some(part) = self.stored(&snapshot, chunk)? {
+        if let Some(part) = self.stored(&snapshot, chunk)?
+            && !planted(Bug::RetryOverwritesCommittedSlot)
+        {
             return self.compare(&snapshot, &part, chunk, source).await;
         }
         if !is_placed(&snapshot.record.plan) {
@@ -286,7 +288,7 @@ impl Uploads {
                     self.inner.live.changed(id);
                     break Ok(stored_chunk(&record, index, tally));
                 }
-                Ok(Committed::Present(stored)) => break self.same(id, &record, &part, &stored).await,
+                Ok(Committed::Present(stored)) => break self.same(&record, &part, &stored).await,
                 // Fenced since, by this very process: this slot is still ours and no older commit of it is in doubt.
                 Ok(Committed::Refused(now, _))
                     if now.state == State::Open
@@ -326,7 +328,7 @@ impl Uploads {
             State::Assembling | State::Assembled => {
                 let snapshot = self.load(now.id, PartRange::one(part.number)).await?;
                 match snapshot.parts.first() {
-                    Some(stored) => self.same(now.id, now, part, stored).await,
+                    Some(stored) => self.same(now, part, stored).await,
                     None => Err(ended_or_sealed(now)),
                 }
             }
@@ -335,12 +337,11 @@ impl Uploads {
     }
 
     /// The answer to a chunk that somebody else stored first.
-    async fn same(&self, id: crate::UploadId, record: &Record, part: &Part, stored: &Part) -> Result<StoredChunk> {
+    async fn same(&self, record: &Record, part: &Part, stored: &Part) -> Result<StoredChunk> {
         if (part.len, part.crc64) != (stored.len, stored.crc64) {
             return Err(conflict(part.number));
         }
-        let tally = self.load(id, PartRange::NONE).await?.tally;
-        Ok(stored_chunk(record, part.number, tally))
+        self.still_stored(record, part.number).await
     }
 
     /// Compares a chunk with the one that is stored.
@@ -381,8 +382,17 @@ impl Uploads {
         if (len, crc64.value()) != (stored.len, stored.crc64) {
             return Err(conflict(chunk.index));
         }
-        let tally = self.load(snapshot.record.id, PartRange::NONE).await?.tally;
-        Ok(stored_chunk(&snapshot.record, chunk.index, tally))
+        self.still_stored(&snapshot.record, chunk.index).await
+    }
+
+    /// The answer to a chunk that was stored before, unless the upload has ended since.
+    async fn still_stored(&self, record: &Record, index: u32) -> Result<StoredChunk> {
+        let now = self.load(record.id, PartRange::one(index)).await?;
+        match (now.record.state.is_live(), now.parts.is_empty()) {
+            (true, false) => Ok(stored_chunk(&now.record, index, now.tally)),
+            (true, true) => Err(Error::unavailable("The chunk was lost meanwhile; send it again")),
+            (false, _) => Err(ended(&now.record)),
+        }
     }
 
     /// Takes the whole chunk in, because where it belongs is not known before its end.

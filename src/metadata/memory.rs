@@ -11,6 +11,7 @@ use super::{Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, P
 use crate::{
     engine::{Clock, SystemClock},
     error::{Error, Result},
+    planted::{Bug, planted},
     upload::{FileName, Key, Owner, Part, Record, Snapshot, State, Tally, Target, Timestamp, UploadId, Version, Wake},
 };
 
@@ -217,8 +218,8 @@ impl Tables {
         };
         let (record, tally) = (&row.record, row.tally);
         let refused = || Ok(Committed::Refused(record.clone(), tally));
-        if record.state != State::Open || record.epoch != guard.epoch || guard.end.is_some_and(|end| end != tally.bytes)
-        {
+        let open = record.state == State::Open || planted(Bug::CommitWithoutOpenCheck);
+        if !open || record.epoch != guard.epoch || guard.end.is_some_and(|end| end != tally.bytes) {
             return refused();
         }
         if let Some(present) = parts.iter().find_map(|part| row.parts.get(&part.number)) {

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 
 use crate::{
     error::Result,
-    upload::{FileName, HashState, Owner, Part, Record, Snapshot, Tally, Target, UploadId, Version, Wake},
+    planted::{Bug, planted},
+    upload::{FileName, HashState, Owner, Part, Record, Snapshot, State, Tally, Target, UploadId, Version, Wake},
 };
 
 mod memory;
@@ -156,7 +157,8 @@ impl Guard {
     #[must_use]
     pub fn apply(&self, record: &Record, tally: Tally) -> Option<Record> {
         let agrees = |stored: Option<u64>, asked: Option<u64>| stored.is_none() || asked.is_none() || stored == asked;
-        let holds = record.state == crate::upload::State::Open
+        let open = record.state == State::Open || planted(Bug::CommitWithoutOpenCheck);
+        let holds = open
             && record.epoch == self.epoch
             && self.end.is_none_or(|end| end == tally.bytes)
             && agrees(record.plan.chunk_size, self.pin)

@@ -72,9 +72,14 @@ impl Client {
             self.world.model().note("finish: asks");
             let status = uploads.status(&self.caller, id).await.expect("a status without faults");
             self.world.model().observe(&status);
+            let done = if file.deferred {
+                status.offset() == file.size as u64
+            } else {
+                status.is_complete()
+            };
             match status.state() {
                 State::Assembled => return,
-                State::Open if !status.is_complete() => {
+                State::Open if !done => {
                     if file.chunk == 0 {
                         self.world.model().note("finish: appends");
                         self.append(&uploads, 0, id, status.offset(), 0, Trouble::None).await;
@@ -159,7 +164,9 @@ impl Client {
     async fn create(&mut self, uploads: &Uploads, at: usize) {
         let file = self.files[at].clone();
         let (target, _) = address(&file);
-        let new = NewUpload::new(&file.name).size(file.size as u64).target(target).named();
+        let size = |new: NewUpload| if file.deferred { new } else { new.size(file.size as u64) };
+        let new = NewUpload::new(&file.name).target(target).named();
+        let new = size(new);
         let new = if file.chunk > 0 {
             new.chunk_size(file.chunk as u64)
         } else {
@@ -210,7 +217,7 @@ impl Client {
         }
         let body = self.body(bytes, trouble);
         let began = Instant::now();
-        let ended = id.is_some_and(|id| self.world.model().ended(id));
+        let known = id.map(|id| self.world.model().known(id)).unwrap_or_default();
         let (target, name) = address(&file);
         let result = match id {
             Some(id) => uploads.put_chunk(&self.caller, id, chunk, body).await,
@@ -233,7 +240,7 @@ impl Client {
                     self.number, stored.upload_id, file.name
                 ));
                 model.count("acknowledged: chunk");
-                model.acknowledged(&file, variant, &stored, began, first_try, ended);
+                model.acknowledged(&file, variant, &stored, began, first_try, &known);
             }
             Err(error) => self.failed("chunk", &error),
         }
@@ -250,6 +257,12 @@ impl Client {
             self.world.below(rest.len() as u64 + 1) as usize
         };
         let mut bytes = rest[..some].to_vec();
+        // Where no end was told there is nothing that is too long.
+        let trouble = if file.deferred && trouble == Trouble::Longer {
+            Trouble::None
+        } else {
+            trouble
+        };
         if trouble == Trouble::Longer {
             bytes = [&rest[..], &[0xab]].concat();
         }
@@ -325,10 +338,15 @@ impl Client {
     }
 
     async fn read(&self, uploads: &Uploads, id: UploadId) {
-        let Ok((_, body)) = uploads.read(&self.caller, id, ByteRange::ALL).await else {
+        let Ok((blob, body)) = uploads.read(&self.caller, id, ByteRange::ALL).await else {
             return;
         };
         if let Ok(frames) = body.try_collect::<Vec<_>>().await {
+            assert_eq!(
+                blob.size,
+                frames.iter().map(|frame| frame.len() as u64).sum::<u64>(),
+                "I3: a blob of another size"
+            );
             self.world.model().count("read");
             self.world.model().check_bytes(id, &frames.concat());
         }

@@ -4,6 +4,7 @@
 //! A history is a function of its seed. `SIMULATION_SEED=n cargo test --release --lib simulation` repeats one,
 //! `SIMULATION_HISTORIES=n` says how many are run.
 
+mod cancel;
 mod client;
 mod model;
 mod world;
@@ -123,7 +124,7 @@ fn histories_keep_every_promise() {
 }
 
 /// The histories it may take to catch a planted bug.
-const PATIENCE: u64 = 3_000;
+const PATIENCE: u64 = 40_000;
 
 macro_rules! caught {
     ($($name:ident: $bug:ident),* $(,)?) => {$(

@@ -135,11 +135,13 @@ impl History {
                     0 => rng.below(700) as usize,
                     _ => (rng.below(5) as usize * chunk) + rng.below(chunk as u64 + 1) as usize,
                 };
+                let deferred = chunk == 0 && rng.below(2) == 0;
                 File {
                     number,
                     name: format!("file-{number}.bin"),
                     size,
                     chunk,
+                    deferred,
                 }
             })
             .collect();
@@ -260,6 +262,7 @@ impl History {
                 (kind, 3) if kind.is_effect() && kind != OpKind::Create => ("EIO after", FsFault::ErrorAfter(5)),
                 _ => ("EIO", FsFault::Error(5)),
             };
+            world.model().note(&format!("{what} at {:?} of {}", op.kind, op.path));
             world.model().count(format!("fault: disk, {what}"));
             Some(fault)
         });
@@ -337,7 +340,8 @@ impl History {
         self.fs.set_latency(Duration::ZERO);
         // What hangs or comes late is over by then.
         tokio::time::sleep(Duration::from_secs(90)).await;
-        if self.world.chance(60) {
+        // After a sync that failed the store may ask for a restart.
+        if is_dead(&self.fs) || self.world.rates.1 > 0 || self.world.chance(60) {
             self.crash().await;
         }
         self.fs.clear_hook();
@@ -415,11 +419,12 @@ impl History {
                 .expect("a status without faults");
             self.world.model().observe(&upload);
             if upload.state() == State::Assembled {
-                let (_, body) = uploads
+                let (blob, body) = uploads
                     .read(&caller, upload.id(), ByteRange::ALL)
                     .await
                     .expect("I3: no blob");
                 let bytes = body.try_collect::<Vec<_>>().await.expect("I3: unreadable").concat();
+                assert_eq!(blob.size, bytes.len() as u64, "I3: a blob of another size");
                 self.world.model().check_bytes(upload.id(), &bytes);
             }
             all.push(upload);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io::ErrorKind,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -54,16 +55,29 @@ impl<F: Fs> Disk<F> {
             let root = shared.fs.open(".".into(), Open::Directory).await?;
             let mut made = Vec::new();
             for folder in ["partial", "blobs"] {
+                // An empty one is made anew: its name may be what an earlier sync failed for, and a sync proves only changes
+                // that were made since.
+                match shared.fs.rmdir(folder.into()).await {
+                    Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                        return Err(error.into());
+                    }
+                    _ => {}
+                }
                 match shared.fs.mkdir(folder.into()).await {
                     Ok(()) => made.push(folder),
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(error.into()),
                 }
             }
             if let Err(error) = shared.sync_directory(&root).await {
                 // Made anew the next time, they are a change that a sync can fail for.
                 for folder in made {
-                    let _ = shared.fs.rmdir(folder.into()).await;
+                    match shared.fs.rmdir(folder.into()).await {
+                        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                            return Err(error.into());
+                        }
+                        _ => {}
+                    }
                 }
                 return Err(error.into());
             }
@@ -177,11 +191,16 @@ impl<F: Fs> Shared<F> {
                 Err(error) if absent(&error) => return Ok(()),
                 result => result?,
             };
-            match shared.fs.unlink(path).await {
+            match shared.fs.unlink(path.clone()).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // Whoever removed it may have died before the sync, or seen it fail, and a sync proves only changes
+                    // that were made since: so it is removed once more.
+                    drop(shared.fs.open(path.clone(), Open::New).await?);
+                    shared.fs.unlink(path).await?;
+                }
                 Err(error) if !absent(&error) => return Err(error.into()),
                 _ => {}
             }
-            // Also if it was gone: the one who removed it may have died before this.
             Ok(shared.sync_directory(&directory).await?)
         };
         self.fs.run(job).await
