@@ -1,0 +1,77 @@
+//! Stores by URL.
+
+use std::{os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+
+use tower_upload::{
+    blob::{
+        BlobStore, MemoryBlobs,
+        disk::{self, DiskOptions},
+    },
+    metadata::{self, MemoryMetadata, MetadataStore, RedbOptions},
+};
+
+use super::{Args, BoxError};
+
+type Stores = (Arc<dyn BlobStore>, Arc<dyn MetadataStore>);
+
+pub async fn open(args: &Args) -> Result<Stores, BoxError> {
+    create_private(&args.data)?;
+    let blobs: Arc<dyn BlobStore> = match args.blobs.as_deref() {
+        None => Arc::new(disk(args).open(&args.data).await?),
+        Some("memory:") => Arc::new(MemoryBlobs::new()),
+        Some(url) => match url.strip_prefix("file:") {
+            Some(path) => Arc::new(disk(args).open(local(url, path)?).await?),
+            None => return Err(unknown("--blobs", url)),
+        },
+    };
+    let metadata: Arc<dyn MetadataStore> = match args.metadata.as_deref() {
+        None => Arc::new(redb(args).open(args.data.join("metadata.redb")).await?),
+        Some("memory:") => Arc::new(MemoryMetadata::new()),
+        Some(url) => match url.strip_prefix("redb:") {
+            Some(path) => Arc::new(redb(args).open(local(url, path)?).await?),
+            None => return Err(unknown("--metadata", url)),
+        },
+    };
+    Ok((blobs, metadata))
+}
+
+fn disk(args: &Args) -> DiskOptions {
+    DiskOptions::default().with_durability(if args.durable {
+        disk::Durability::Ack
+    } else {
+        disk::Durability::None
+    })
+}
+
+fn redb(args: &Args) -> RedbOptions {
+    RedbOptions::default().with_durability(if args.durable {
+        metadata::Durability::Immediate
+    } else {
+        metadata::Durability::None
+    })
+}
+
+/// Creates a directory that only its owner can read.
+pub fn create_private(directory: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// `PATH` or `///PATH`.
+fn local<'a>(url: &str, path: &'a str) -> Result<&'a Path, BoxError> {
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() {
+        return Err(format!("{url} names no path").into());
+    }
+    Ok(Path::new(path))
+}
+
+/// The URL is not repeated: it may hold a password.
+fn unknown(flag: &str, url: &str) -> BoxError {
+    let scheme = url.split(':').next().unwrap_or_default();
+    let known = ["s3", "az", "gs", "postgres", "postgresql"].contains(&scheme);
+    if known {
+        format!("{flag}: this build has no {scheme} store; build the example with the feature that adds it").into()
+    } else {
+        format!("{flag}: unknown scheme; --help lists them").into()
+    }
+}
