@@ -1,5 +1,5 @@
 //! The engine by its public face, on the stores in memory.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 use std::{
     sync::{Arc, Mutex},
@@ -389,7 +389,7 @@ async fn events_are_told_in_order_until_they_are_heard() {
             let log = Arc::clone(&log);
             async move {
                 let mut log = log.lock().unwrap();
-                let deaf = log.len() % 2 == 0;
+                let deaf = log.len().is_multiple_of(2);
                 log.push((event.kind(), !deaf));
                 if deaf {
                     Err(tower_upload::Error::unavailable("not now"))

@@ -157,7 +157,7 @@ async fn cut(request: Request, at: u32) -> bool {
     }
     .await;
     let is_done = done.is_some();
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         // What goes on in the background is over, or not.
         tokio::time::sleep(Duration::from_secs(5)).await;
     }

@@ -62,12 +62,9 @@ impl Client {
         let file = self.files[0].clone();
         let uploads = self.world.engine().await;
         for _ in 0..200 {
-            let id = match self.find(&uploads, &file).await {
-                Some(id) => id,
-                None => {
-                    self.create(&uploads, 0).await;
-                    continue;
-                }
+            let Some(id) = self.find(&uploads, &file).await else {
+                self.create(&uploads, 0).await;
+                continue;
             };
             self.world.model().note("finish: asks");
             let status = uploads.status(&self.caller, id).await.expect("a status without faults");
@@ -215,7 +212,7 @@ impl Client {
             let sum = crate::Crc64::of(&bytes) ^ u64::from(trouble == Trouble::BadSum);
             chunk = chunk.checksum(Digest::new(Algorithm::Crc64Nvme, sum.to_be_bytes().to_vec()).unwrap());
         }
-        let body = self.body(bytes, trouble);
+        let body = self.body(&bytes, trouble);
         let began = Instant::now();
         let known = id.map(|id| self.world.model().known(id)).unwrap_or_default();
         let (target, name) = address(&file);
@@ -272,7 +269,7 @@ impl Client {
             append = append.checksum(Digest::new(Algorithm::Crc64Nvme, sum.to_be_bytes().to_vec()).unwrap());
         }
         let ended = self.world.model().ended(id);
-        let body = self.body(bytes, trouble);
+        let body = self.body(&bytes, trouble);
         match uploads.append_with(&self.caller, id, offset, append, body).await {
             Ok(appended) => {
                 assert!(
@@ -364,7 +361,7 @@ impl Client {
     }
 
     /// A body on a bad network, in frames of odd lengths.
-    fn body(&self, bytes: Vec<u8>, trouble: Trouble) -> Body {
+    fn body(&self, bytes: &[u8], trouble: Trouble) -> Body {
         let frame = 1 + self.world.below(90) as usize;
         let cut = match trouble {
             Trouble::Cut | Trouble::Stall => self.world.below(bytes.len() as u64 + 1) as usize,
