@@ -74,6 +74,10 @@
 //! (nginx: `proxy_request_buffering off; client_max_body_size 0;`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
+    not(all(feature = "http", feature = "disk", feature = "redb")),
+    allow(rustdoc::broken_intra_doc_links, reason = "the overview links to what features add")
+)]
+#![cfg_attr(
     test,
     allow(
         clippy::cast_possible_truncation,

@@ -28,7 +28,7 @@ pub use memory::MemoryMetadata;
 /// # What a store guarantees
 /// * **Atomic**: each call happens wholly or not at all, at one moment between call and answer.
 ///   `commit` and `update` of the same upload are linearizable: once an `update` moved it out of
-///   [`State::Open`](crate::State::Open), no commit succeeds. (In SQL: lock the upload's row first;
+///   [`State::Open`], no commit succeeds. (In SQL: lock the upload's row first;
 ///   a bare `INSERT … SELECT … WHERE open` races under READ COMMITTED.)
 /// * **Durable**: what a call answered survives a crash right after; reads see only what is durable.
 /// * **Definite or unknown**: an answer is definite. An error of kind
