@@ -9,7 +9,7 @@ use super::{
     builder::Verify,
     checksum::{Combiner, Crc64, Hasher},
     contended, ended,
-    live::Spot,
+    live::{Spot, Turn},
     tasks::join,
 };
 use crate::{
@@ -74,14 +74,20 @@ impl Uploads {
         Err(contended())
     }
 
-    /// Drives a sealed upload to its end, as a task of its own.
+    /// Drives a sealed upload to its end, as a task of its own. Whoever waits for another's attempt does so without
+    /// one, so that requests that were given up leave nothing behind.
     pub(super) async fn finish(&self, id: UploadId) -> Result<Upload> {
+        let turn = self.inner.live.queue(Spot::Assembly(id)).await;
         let uploads = self.clone();
-        join(self.inner.tasks.spawn(async move { uploads.drive_assembly(id).await })).await
+        join(
+            self.inner
+                .tasks
+                .spawn(async move { uploads.drive_assembly(id, turn).await }),
+        )
+        .await
     }
 
-    async fn drive_assembly(&self, id: UploadId) -> Result<Upload> {
-        let turn = self.inner.live.queue(Spot::Assembly(id)).await;
+    async fn drive_assembly(&self, id: UploadId, turn: Turn) -> Result<Upload> {
         // Whoever was here before us may have finished it.
         let snapshot = self.load(id, PartRange::ALL).await?;
         let result = match snapshot.record.state {

@@ -40,7 +40,28 @@ pub enum Verify {
 }
 
 /// Builds [`Uploads`]. [`build`](Builder::<Ready>::build) exists once it was said who may do what: by
-/// [`authorizer`](Self::authorizer) or [`allow_anonymous`](Self::allow_anonymous).
+/// [`authorizer`](Self::authorizer) or [`allow_anonymous`](Self::allow_anonymous):
+///
+/// ```compile_fail,E0599
+/// # use tower_upload::{Uploads, blob::MemoryBlobs, metadata::MemoryMetadata};
+/// # async fn f() {
+/// let uploads = Uploads::with(MemoryBlobs::new(), MemoryMetadata::new())
+///     .max_size(1 << 30)
+///     .build() // error: nobody said who may do what
+///     .await;
+/// # }
+/// ```
+///
+/// ```
+/// # use tower_upload::{Uploads, access::OwnerOnly, blob::MemoryBlobs, metadata::MemoryMetadata};
+/// # async fn f() {
+/// let uploads = Uploads::with(MemoryBlobs::new(), MemoryMetadata::new())
+///     .max_size(1 << 30)
+///     .authorizer(OwnerOnly)
+///     .build()
+///     .await;
+/// # }
+/// ```
 pub struct Builder<A> {
     pub(super) blobs: Stores,
     pub(super) authorizer: Option<Arc<dyn Authorizer>>,

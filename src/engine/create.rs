@@ -39,17 +39,11 @@ impl Uploads {
         };
         self.authorize(caller, Action::Create, subject).await?;
         let plan = self.plan(new.size, new.chunks)?;
-        let metadata_len: usize = new.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if metadata_len > MAX_METADATA {
-            return Err(Error::invalid(
-                "metadata",
-                format!("The metadata may have {MAX_METADATA} bytes at most"),
-            ));
-        }
+        check_metadata(&new.metadata)?;
         if new.named {
             let by = Lookup::Name(caller.owner(), new.target.as_ref(), &file_name);
             if let Some(found) = self.inner.metadata.load(by, PartRange::ALL).await? {
-                return join_named(found, &new, &plan);
+                return self.join_named(caller, found, &new, &plan).await;
             }
         }
         let wanted = Wanted {
@@ -88,7 +82,7 @@ impl Uploads {
                     match refused {
                         Created::NameTaken(existing) => {
                             let found = self.load(existing.id, PartRange::ALL).await?;
-                            return join_named(found, &new, &plan);
+                            return self.join_named(caller, found, &new, &plan).await;
                         }
                         Created::OverQuota(bound) => return Err(over_quota(bound)),
                         _ => {}
@@ -99,6 +93,30 @@ impl Uploads {
             }
         }
         Err(contended())
+    }
+
+    /// The upload that has the name already, if it is of the shape that was asked for and the caller may go on with it.
+    async fn join_named(&self, caller: &Caller, found: Snapshot, new: &NewUpload, plan: &Plan) -> Result<Upload> {
+        self.authorize(caller, Action::Write, Subject::Upload(&found.record))
+            .await?;
+        let stored = &found.record.plan;
+        let same_chunks = match new.chunks {
+            Chunks::Of(bytes) => stored.chunk_size == Some(bytes),
+            Chunks::Proposed | Chunks::None => true,
+        };
+        let same_size = stored.size.is_none() || stored.size == plan.size;
+        let same_sum = new.checksum.is_none() || new.checksum == found.record.checksum;
+        if stored.layout == plan.layout && same_chunks && same_size && same_sum {
+            Ok(Upload::new(found))
+        } else {
+            Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "There is an upload of this name already, of another size or shape ({})",
+                    found.record.id
+                ),
+            ))
+        }
     }
 
     /// Fixes the length of a sequential upload that began without one.
@@ -392,33 +410,26 @@ struct Wanted {
     plan: Plan,
 }
 
+/// Metadata ends up in headers and pages: it is refused here with what could break out of them.
+fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> {
+    let texts = || metadata.iter().flat_map(|(key, value)| [key, value]);
+    if texts().map(String::len).sum::<usize>() > MAX_METADATA {
+        return Err(Error::invalid(
+            "metadata",
+            format!("The metadata may have {MAX_METADATA} bytes at most"),
+        ));
+    }
+    if texts().any(|text| text.contains(char::is_control)) {
+        return Err(Error::invalid("metadata", "The metadata has a control character"));
+    }
+    Ok(())
+}
+
 /// When the driver looks at a new record: at once if events wait to be told in case this process dies.
 fn wake(record: &Record) -> Wake {
     if record.outbox.is_empty() {
         Wake::AtExpiry
     } else {
         Wake::After(super::driver::RETELL)
-    }
-}
-
-/// The upload that has the name already, if it is of the shape that was asked for.
-fn join_named(found: Snapshot, new: &NewUpload, plan: &Plan) -> Result<Upload> {
-    let stored = &found.record.plan;
-    let same_chunks = match new.chunks {
-        Chunks::Of(bytes) => stored.chunk_size == Some(bytes),
-        Chunks::Proposed | Chunks::None => true,
-    };
-    let same_size = stored.size.is_none() || stored.size == plan.size;
-    let same_sum = new.checksum.is_none() || new.checksum == found.record.checksum;
-    if stored.layout == plan.layout && same_chunks && same_size && same_sum {
-        Ok(Upload::new(found))
-    } else {
-        Err(Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "There is an upload of this name already, of another size or shape ({})",
-                found.record.id
-            ),
-        ))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt as _;
 
@@ -21,6 +21,9 @@ use crate::{
 
 /// A client that sends nothing for this long has what was gathered of it written, so that it holds no memory.
 const IDLE: Duration = Duration::from_millis(20);
+
+/// Frames below this are copied together: each costs more to keep than its bytes, and a client can send one for every byte.
+const SMALL: usize = 4 << 10;
 
 /// What a body gives next.
 pub(super) enum Next {
@@ -46,6 +49,7 @@ pub(super) async fn next(body: &mut BoxStream<'_, Result<Bytes>>, gathering: boo
 pub(super) struct Intake {
     writer: Box<dyn PartWriter>,
     gathered: Vec<Bytes>,
+    small: BytesMut,
     gathered_len: usize,
     reservation: Option<Reservation>,
     budgeted: bool,
@@ -60,6 +64,7 @@ impl Intake {
         Self {
             writer,
             gathered: Vec::new(),
+            small: BytesMut::new(),
             gathered_len: 0,
             reservation: None,
             budgeted,
@@ -134,13 +139,25 @@ impl Intake {
             self.reservation = inner.budget.reserve(inner.config.batch as u64);
         }
         self.gathered_len += frame.len();
-        self.gathered.push(frame);
+        if frame.len() < SMALL {
+            self.small.extend_from_slice(&frame);
+        } else {
+            self.join_small();
+            self.gathered.push(frame);
+        }
         let may_gather = !self.budgeted || self.reservation.is_some();
         !may_gather || self.gathered_len >= inner.config.batch
     }
 
+    fn join_small(&mut self) {
+        if !self.small.is_empty() {
+            self.gathered.push(self.small.split().freeze());
+        }
+    }
+
     /// Hands what was gathered to the writer.
     pub(super) async fn flush(&mut self) -> Result<()> {
+        self.join_small();
         self.gathered_len = 0;
         let frames = std::mem::take(&mut self.gathered);
         let result = if frames.is_empty() {

@@ -107,7 +107,7 @@ impl NewUpload {
         self
     }
 
-    /// Something about the file, kept as it is.
+    /// Something about the file, kept as it is: without control characters, 16 KiB together at most.
     #[must_use]
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());

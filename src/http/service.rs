@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::Parts, uri::Authority};
 use http_body::Body;
 use tower_service::Service;
 
@@ -207,7 +207,7 @@ fn forwarded_origin(parts: &Parts) -> Option<String> {
         .unwrap_or_else(|| "http".to_owned())
         .to_ascii_lowercase();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    let is_host = !host.is_empty() && host.len() <= 255 && host.bytes().all(plain);
+    let is_host = host.len() <= 255 && host.bytes().all(plain) && host.parse::<Authority>().is_ok();
     (is_host && matches!(scheme.as_str(), "http" | "https")).then(|| format!("{scheme}://{host}"))
 }
 
@@ -275,6 +275,9 @@ mod tests {
             (&[("host", "[::1]:80")], "http://[::1]:80/api/uploads/"),
             (&[("host", "a/../b")], "/api/uploads/"),
             (&[("host", "user@a")], "/api/uploads/"),
+            (&[("host", "a:b:c")], "/api/uploads/"),
+            (&[("host", "[::1")], "/api/uploads/"),
+            (&[("host", "")], "/api/uploads/"),
             (&[("host", "a"), ("x-forwarded-proto", "javascript")], "/api/uploads/"),
         ] {
             assert_eq!(url(&settings, headers), expected, "{headers:?}");

@@ -189,7 +189,8 @@ fn safe_in_key(c: char) -> bool {
 /// Control characters, and those that turn the direction of text around or hide it.
 fn unsafe_to_show(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}')
+        || matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}')
+        || matches!(c, '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{FFFE}' | '\u{FFFF}' | '\u{E0000}'..='\u{E007F}')
 }
 
 /// Device names that some systems reserve, with any extension.
@@ -248,6 +249,8 @@ mod tests {
             "a\0b",
             "a\r\nb",
             "a\u{202E}gpj.exe",
+            "a\u{061C}b",
+            "a\u{E0041}b",
             &"x".repeat(256),
         ] {
             assert!(FileName::parse(bad).is_err(), "{bad:?}");
