@@ -21,7 +21,7 @@ use std::{
 
 use history::{Deletion, Film, View, files};
 use server::{Server, Settings};
-use tower_upload::{Caller, State, Uploads, access::OwnerOnly, metadata::Page};
+use tower_upload::{Caller, ErrorKind, State, Uploads, access::OwnerOnly, metadata::Page};
 use wire::{Connection, Cut, Numbers, Reply, Request};
 
 const CLIENTS: usize = 4;
@@ -112,14 +112,7 @@ impl Client {
         let numbers = &mut self.numbers;
         let chunk = numbers.between(1..=192) << 10;
         let len = chunk * numbers.between(0..=7) + numbers.between(1..=chunk);
-        let film = Film::new(
-            &self.user,
-            self.invented,
-            len,
-            chunk,
-            numbers.one_in(2),
-            numbers.next(),
-        );
+        let film = Film::new(&self.user, self.invented, len, chunk, numbers.one_in(2), numbers.next());
         self.invented += CLIENTS;
         film
     }
@@ -266,6 +259,9 @@ async fn go_on(
                 }
                 Some(Ok(reply)) => reply,
             };
+            if is_given_up(film, &reply) {
+                continue;
+            }
             expect(&reply, &[200])?;
             film.acknowledged.insert(*index);
             round.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -286,9 +282,16 @@ async fn go_on(
         }
         return Ok(());
     }
+    if view == View::Ended {
+        film.deletion = Deletion::Done;
+        return Ok(());
+    }
     let is_whole = matches!(view, View::Unfinished { missing, .. } if missing.is_empty());
     if is_whole && (finish || !numbers.one_in(8)) {
         let reply = ask(&mut first, &film.assembly(), round, &mut false).await?;
+        if is_given_up(film, &reply) {
+            return Ok(());
+        }
         expect(&reply, &[200])?;
         film.assembled(&reply);
     }
@@ -321,6 +324,16 @@ async fn ask(
         }
     }
     Err(Trouble::Wrong("the server was busy all the time".into()))
+}
+
+/// Whether the answer is that a deletion, which was asked for and never answered, was carried out after all: one that
+/// came while the upload was sealed is noted, and done when its assembly goes on.
+fn is_given_up(film: &mut Film, reply: &Reply) -> bool {
+    let given_up = film.deletion == Deletion::Asked && reply.status == 410;
+    if given_up {
+        film.deletion = Deletion::Done;
+    }
+    given_up
 }
 
 fn expect(reply: &Reply, expected: &[u16]) -> Result<(), Trouble> {
@@ -380,6 +393,7 @@ async fn settle(mut clients: Vec<Client>, directory: &Path, figures: &mut Figure
         let half = client.unfinished.len() / 2;
         for mut film in client.unfinished.split_off(half) {
             match go_on(&mut film, &mut client.numbers, server.address, &round, true).await {
+                Ok(()) if film.deletion == Deletion::Done => client.given_up += 1,
                 Ok(()) if film.published.is_some() => client.publish(film, directory, &round),
                 Ok(()) => round.violation(format!("it does not come to its end: {film:?}")),
                 Err(Trouble::Gone) => round.violation(format!("the server went away: {film:?}")),
@@ -414,9 +428,11 @@ async fn clean_up(directory: &Path, users: &[String]) -> (BTreeSet<String>, BTre
             for upload in &found {
                 match upload.state() {
                     State::Open => uploads.abort(&caller, upload.id()).await.unwrap(),
-                    State::Assembling => {
-                        uploads.assemble(&caller, upload.id(), None).await.unwrap();
-                    }
+                    // With a deletion noted this ends it.
+                    State::Assembling => match uploads.assemble(&caller, upload.id(), None).await {
+                        Err(error) if error.kind() != ErrorKind::Gone => panic!("{error}"),
+                        _ => {}
+                    },
                     _ => {}
                 }
                 let state = uploads.status(&caller, upload.id()).await.unwrap().state();
@@ -486,7 +502,9 @@ fn what_was_acknowledged_survives_every_kill() {
             }
         }
         if !still_there.is_subset(&on_disk) {
-            figures.violations.push(format!("of {still_there:?} there are {on_disk:?}"));
+            figures
+                .violations
+                .push(format!("of {still_there:?} there are {on_disk:?}"));
         }
         println!(
             "{} kills, {} of them with a request between its first byte and its acknowledgement ({} requests cut); {} \

@@ -217,9 +217,7 @@ impl Film {
 fn set(ranges: &Value) -> BTreeSet<u32> {
     let number = |value: &Value| u32::try_from(value.as_u64().unwrap()).unwrap();
     let ranges = ranges.as_array().unwrap().iter();
-    ranges
-        .flat_map(|range| number(&range[0])..=number(&range[1]))
-        .collect()
+    ranges.flat_map(|range| number(&range[0])..=number(&range[1])).collect()
 }
 
 /// Files beneath `directory`, by their paths in it.

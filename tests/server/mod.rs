@@ -18,6 +18,9 @@ use tower_upload::{Caller, Uploads, access::OwnerOnly};
 const ROLE: &str = "TOWER_UPLOAD_TEST_SERVER";
 const READY: &str = "listening on http://";
 
+/// hyper's own.
+pub(crate) const DEFAULT_READ_BUFFER: usize = 8192 + 4096 * 100;
+
 /// How the server is set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -27,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) blocking: usize,
     pub(crate) memory_budget: u64,
     pub(crate) max_chunk: u64,
+    /// Of each connection, in bytes.
+    pub(crate) read_buffer: usize,
     /// Of this process, for all it opens.
     pub(crate) open_files: Option<u64>,
 }
@@ -38,6 +43,7 @@ impl Default for Settings {
             blocking: 512,
             memory_budget: 64 << 20,
             max_chunk: 128 << 20,
+            read_buffer: DEFAULT_READ_BUFFER,
             open_files: None,
         }
     }
@@ -60,6 +66,7 @@ impl Server {
             "blocking": settings.blocking,
             "memory_budget": settings.memory_budget,
             "max_chunk": settings.max_chunk,
+            "read_buffer": settings.read_buffer,
         });
         let program = std::env::current_exe().unwrap();
         let mut command = match settings.open_files {
@@ -143,10 +150,12 @@ pub(crate) fn serve_if_asked() {
     let number = |name: &str| role[name].as_u64().unwrap();
     let count = |name: &str| usize::try_from(number(name)).unwrap();
     // Whoever started it may be killed too.
-    std::thread::spawn(|| {
+    let until_the_end = || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
-    });
+    };
+    let watch = std::thread::Builder::new().name("stdin".to_owned());
+    watch.spawn(until_the_end).unwrap();
     let mut runtime = match count("workers") {
         0 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
@@ -170,11 +179,11 @@ pub(crate) fn serve_if_asked() {
             .build()
             .await
             .unwrap();
-        serve(&uploads).await;
+        serve(&uploads, count("read_buffer")).await;
     });
 }
 
-async fn serve(uploads: &Uploads) {
+async fn serve(uploads: &Uploads, read_buffer: usize) {
     let service = uploads.service(|parts: &http::request::Parts| {
         let user = parts.headers.get("x-user")?.to_str().ok()?;
         Some(Caller::new(user))
@@ -194,6 +203,7 @@ async fn serve(uploads: &Uploads) {
         tokio::spawn(async move {
             let answer = hyper::service::service_fn(move |request| service.clone().call(request));
             let _ = hyper::server::conn::http1::Builder::new()
+                .max_buf_size(read_buffer)
                 .serve_connection(TokioIo::new(stream), answer)
                 .await;
         });
