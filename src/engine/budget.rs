@@ -11,6 +11,7 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::intake::{Next, next};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The bytes of bodies that may be in memory at once.
@@ -76,8 +77,15 @@ impl Budget {
             Some(reservation) => Held::memory(Some(reservation)),
             None => self.spool.held().await?,
         };
-        while let Some(frame) = body.next().await {
-            let frame = frame?;
+        loop {
+            let frame = match next(body, held.is_gathering()).await? {
+                Next::Frame(frame) => frame,
+                Next::Idle => {
+                    held.flush().await?;
+                    continue;
+                }
+                Next::End => break,
+            };
             if held.len + frame.len() as u64 > need {
                 return Err(match len {
                     Some(_) => Error::invalid("chunk", "The body is longer than announced"),
@@ -148,8 +156,9 @@ enum Place {
 
 /// Frames below this are gathered: each costs more to keep than its bytes.
 const SMALL: usize = 16 << 10;
-/// How much is gathered before it goes to the file, and read back at once.
-const STEP: usize = 256 << 10;
+/// How much is gathered before it goes to the file, and read back at once. Outside of the budget: every request that
+/// found none may have as much.
+const STEP: usize = 128 << 10;
 
 impl Held {
     const fn memory_place(frames: Vec<Bytes>, tail: BytesMut) -> Place {
@@ -193,15 +202,33 @@ impl Held {
                 frames.push(frame);
                 Ok(())
             }
-            Place::File { pending, .. } => {
-                pending.extend_from_slice(&frame);
-                if pending.len() >= STEP {
-                    self.flush().await
-                } else {
-                    Ok(())
-                }
+            Place::File { .. } => self.push_to_file(frame).await,
+        }
+    }
+
+    async fn push_to_file(&mut self, mut frame: Bytes) -> Result<()> {
+        while let Place::File { pending, .. } = &mut self.place
+            && !frame.is_empty()
+        {
+            if pending.is_empty() {
+                *pending = BytesMut::with_capacity(STEP);
+            }
+            pending.extend_from_slice(&frame.split_to(frame.len().min(STEP - pending.len())));
+            if pending.len() == STEP {
+                self.flush().await?;
             }
         }
+        Ok(())
+    }
+
+    /// Whether bytes wait in memory for more to come.
+    fn is_gathering(&self) -> bool {
+        matches!(&self.place, Place::File { pending, .. } if !pending.is_empty())
+    }
+
+    /// Whether reading it takes memory anew.
+    pub(crate) const fn is_in_file(&self) -> bool {
+        matches!(self.place, Place::File { .. })
     }
 
     async fn seal(&mut self) -> Result<()> {
@@ -220,7 +247,10 @@ impl Held {
         let Place::File { file, pending } = &mut self.place else {
             return Ok(());
         };
-        let bytes = pending.split().freeze();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::take(pending).freeze();
         let mut open = file
             .take()
             .ok_or_else(|| Error::internal("The temporary file was lost; send the chunk again"))?;
@@ -301,6 +331,31 @@ mod tests {
             drop((held, taken));
             assert_eq!(budget.free(), 1024, "all is freed");
         }
+    }
+
+    #[tokio::test]
+    async fn a_stalled_body_that_found_no_budget_holds_no_memory() {
+        let mut held = Spool::Files(None).held().await.unwrap();
+        held.push(Bytes::from_static(b"some")).await.unwrap();
+        assert!(held.is_gathering());
+        let (more, mut body) = tokio::sync::mpsc::channel::<Result<Bytes>>(1);
+        let mut body = stream::poll_fn(move |cx| body.poll_recv(cx)).boxed();
+        assert!(matches!(
+            next(&mut body, held.is_gathering()).await.unwrap(),
+            Next::Idle
+        ));
+        held.flush().await.unwrap();
+        let Place::File { pending, .. } = &held.place else {
+            panic!("it is in memory");
+        };
+        assert_eq!(pending.capacity(), 0);
+        more.send(Ok(Bytes::from_static(b"thing"))).await.unwrap();
+        let Next::Frame(frame) = next(&mut body, held.is_gathering()).await.unwrap() else {
+            panic!("the frame is lost");
+        };
+        held.push(frame).await.unwrap();
+        held.seal().await.unwrap();
+        assert_eq!(read(&held).await, b"something");
     }
 
     #[tokio::test]

@@ -288,6 +288,9 @@ impl<A> Builder<A> {
 
     /// The bytes of bodies that may be in memory at once; what does not fit goes through temporary files. 64 MiB unless
     /// said otherwise.
+    ///
+    /// Each request under way takes up to 256 KiB besides, and so do the HTTP server's connections: hyper's read up to 400 KiB
+    /// ahead, and hold that more than once while a body streams, unless its `max_buf_size` says less.
     #[must_use]
     pub const fn memory_budget(mut self, bytes: u64) -> Self {
         self.config.budget = bytes;

@@ -59,7 +59,7 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// `budgeted`: whether the frames are new to memory, rather than held and paid for already.
+    /// `budgeted`: whether the frames are new to memory, rather than held in it and paid for already.
     pub(super) fn new(writer: Box<dyn PartWriter>, algorithm: Option<Algorithm>, budgeted: bool) -> Self {
         Self {
             writer,

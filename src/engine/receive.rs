@@ -209,7 +209,7 @@ impl Uploads {
                 intake
             }
             Source::Held(held) => {
-                let mut intake = Intake::new(writer, algorithm, false);
+                let mut intake = Intake::new(writer, algorithm, held.is_in_file());
                 intake
                     .take_all(&self.inner, &mut held.read()?, slot.max_len, turn)
                     .await?;
