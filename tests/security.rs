@@ -5,7 +5,6 @@
 #[path = "security/matrix.rs"]
 mod matrix;
 
-
 use std::{
     sync::{
         Arc,

@@ -116,6 +116,8 @@ impl<F: Fs> Shared<F> {
             changed = true;
         }
         if self.fs.stat(&file).await?.len != parts.total {
+            // Until it is synced: it may be done although it is reported as failed.
+            sealed.set_resize_failed(true);
             // What abandoned attempts wrote behind the end goes.
             self.fs.set_len(&file, parts.total).await?;
             changed = true;
