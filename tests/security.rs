@@ -2,8 +2,14 @@
 //! be looked into.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "security/attacks.rs"]
+mod attacks;
+#[path = "security/canary.rs"]
+mod canary;
 #[path = "security/matrix.rs"]
 mod matrix;
+#[path = "security/numbers.rs"]
+mod numbers;
 
 use std::{
     sync::{

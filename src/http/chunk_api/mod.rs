@@ -9,7 +9,10 @@ mod json;
 mod render;
 mod route;
 
-use http::{Method, Response, header::CONTENT_ENCODING};
+use http::{
+    HeaderValue, Method, Response,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+};
 
 use self::{
     form::{ChunkFields, Form},
@@ -19,11 +22,12 @@ use self::{
 use super::{
     body::UploadBody,
     dialect::Exchange,
-    number::field_u64,
+    number::{digits, field_u64},
     path::{Path, Query},
 };
 use crate::{
-    engine::{Address, NewChunk, NewUpload, Upload},
+    access::Caller,
+    engine::{Address, NewChunk, NewUpload, Upload, Uploads},
     error::{Error, ErrorKind},
     metadata::Page,
     upload::{FileName, Protocol, State, Target, UploadId},
@@ -55,9 +59,7 @@ pub(super) async fn answer(exchange: Exchange) -> Response<UploadBody> {
     let mut answer = dispatch(exchange).await;
     if let Err(Fault::Error(error)) = &answer
         && error.kind() == ErrorKind::NotFound
-        && caller.is_anonymous()
-        && let Err(denied) = uploads.admit(&caller).await
-        && denied.kind() == ErrorKind::Unauthenticated
+        && let Err(denied) = refuse_nobody(&uploads, &caller).await
     {
         // Whether an upload exists is not for somebody to learn who did not even sign in.
         answer = Err(denied.into());
@@ -74,6 +76,7 @@ async fn dispatch(exchange: Exchange) -> Answer {
     };
     if method == Method::POST || method == Method::PUT {
         refuse_coding(&exchange)?;
+        refuse_length(&exchange)?;
     }
     match (route, method) {
         (Route::UploadChunk, Method::POST) => upload_chunk(exchange).await,
@@ -92,6 +95,17 @@ async fn dispatch(exchange: Exchange) -> Answer {
     }
 }
 
+/// Where one must sign in, asks for it before anything else is looked at.
+async fn refuse_nobody(uploads: &Uploads, caller: &Caller) -> Result<(), Error> {
+    if !caller.is_anonymous() {
+        return Ok(());
+    }
+    match uploads.admit(caller).await {
+        Err(denied) if denied.kind() == ErrorKind::Unauthenticated => Err(denied),
+        _ => Ok(()),
+    }
+}
+
 /// Bodies are stored as they come: decoding them would open the door to bombs and break the checksums.
 fn refuse_coding(exchange: &Exchange) -> Result<(), Error> {
     let mut codings = exchange.parts.headers.get_all(CONTENT_ENCODING).iter();
@@ -106,6 +120,19 @@ fn refuse_coding(exchange: &Exchange) -> Result<(), Error> {
     }
     let message = "Content-Encoding is not understood here; send the body as it is";
     Err(Error::new(ErrorKind::UnsupportedMediaType, message))
+}
+
+/// A length that cannot be read, or two of them, is how requests are smuggled past proxies.
+fn refuse_length(exchange: &Exchange) -> Result<(), Error> {
+    let mut lengths = exchange.parts.headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |value: &HeaderValue| value.to_str().ok().and_then(digits).is_some();
+    if lengths.next().is_none_or(is_number) && lengths.next().is_none() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "Content-Length",
+        "Content-Length is one whole number of bytes",
+    ))
 }
 
 async fn upload_chunk(exchange: Exchange) -> Answer {
@@ -260,6 +287,7 @@ async fn assemble_by_name(exchange: Exchange) -> Answer {
         body,
         ..
     } = exchange;
+    refuse_nobody(&uploads, &caller).await?;
     let fields = json::read(&parts.headers, body).await?;
     let (Some(video_id), Some(file_name)) = (fields.video_id()?, fields.text("fileName")?) else {
         return Err(Fault::Missing(&["videoId", "fileName"]));
@@ -284,6 +312,7 @@ async fn assemble_by_id(exchange: Exchange, id: UploadId) -> Answer {
         body,
         ..
     } = exchange;
+    refuse_nobody(&uploads, &caller).await?;
     let fields = json::read(&parts.headers, body).await?;
     let checksum = fields.digest("checksum")?;
     let upload = uploads.assemble(&caller, id, checksum.as_ref()).await?;
