@@ -110,8 +110,10 @@ impl<F: Fs> Shared<F> {
             self.fs.copy(&from, &file, aside.offset, aside.len).await?;
             self.copied.fetch_add(aside.len, Ordering::Relaxed);
         }
-        if sealed.resize_failed() {
-            // The next sync must have a change of its own to fail for.
+        // Of an upload from before a restart nobody knows whether its length, right as it is, is durable. The next sync must have a
+        // change of its own to fail for.
+        if sealed.resize_failed() || !self.space.began(id) {
+            sealed.set_resize_failed(true);
             self.fs.set_len(&file, parts.total.saturating_add(1)).await?;
             changed = true;
         }
@@ -122,9 +124,8 @@ impl<F: Fs> Shared<F> {
             self.fs.set_len(&file, parts.total).await?;
             changed = true;
         }
-        // Of an upload from before a restart nobody knows whether copies and length, right as they are, are durable: an
-        // earlier try may have died right after it made them so. Of one begun since, every part was synced.
-        if self.sync && (changed || !self.space.began(id)) {
+        // Otherwise every part was synced, and nothing changed since.
+        if self.sync && changed {
             let result = self.fs.sync(&file).await;
             sealed.set_resize_failed(result.is_err());
             result?;
@@ -165,6 +166,19 @@ impl<F: Fs> Shared<F> {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
             result => result?,
         };
+        // An empty one is made anew: its name may be what an earlier process saw a sync fail for. One with something in it
+        // was durable before that came into it.
+        match self.fs.rmdir(path.to_owned()).await {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(error.into());
+            }
+            _ => {}
+        }
         let is_new = match self.fs.mkdir(path.to_owned()).await {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
