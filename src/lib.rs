@@ -78,6 +78,10 @@
     allow(rustdoc::broken_intra_doc_links, reason = "the overview links to what features add")
 )]
 #![cfg_attr(
+    all(test, not(feature = "disk")),
+    allow(dead_code, reason = "the simulation needs the disk store")
+)]
+#![cfg_attr(
     test,
     allow(
         clippy::cast_possible_truncation,
@@ -100,6 +104,7 @@ pub mod http;
 pub mod metadata;
 mod planted;
 #[cfg(test)]
+#[cfg(feature = "disk")]
 mod simulation;
 pub mod upload;
 

@@ -44,8 +44,10 @@ pub(crate) const fn planted(_: Bug) -> bool {
     false
 }
 
+#[cfg(all(test, feature = "disk"))]
+pub(crate) use switch::plant;
 #[cfg(test)]
-pub(crate) use switch::{plant, planted};
+pub(crate) use switch::planted;
 
 #[cfg(test)]
 mod switch {

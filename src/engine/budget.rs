@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     pages: Arc<Semaphore>,
+    files: Arc<Semaphore>,
     spool: Spool,
 }
 
@@ -31,26 +32,28 @@ pub(crate) enum Spool {
     Memory,
 }
 
-/// Memory reserved; freed when dropped.
+/// Memory or disk reserved; freed when dropped.
 pub(crate) type Reservation = OwnedSemaphorePermit;
 
 const PAGE: u64 = 1024;
 
 impl Budget {
-    pub(crate) fn new(bytes: u64, spool: Spool) -> Self {
-        let pages = usize::try_from(bytes / PAGE)
-            .unwrap_or(usize::MAX)
-            .min(Semaphore::MAX_PERMITS);
+    /// `bytes` in memory, and `file_bytes` in temporary files beyond them.
+    pub(crate) fn new(bytes: u64, file_bytes: u64, spool: Spool) -> Self {
+        let pages = |bytes: u64| {
+            let pages = usize::try_from(bytes / PAGE).unwrap_or(usize::MAX);
+            Arc::new(Semaphore::new(pages.min(Semaphore::MAX_PERMITS)))
+        };
         Self {
-            pages: Arc::new(Semaphore::new(pages)),
+            pages: pages(bytes),
+            files: pages(file_bytes),
             spool,
         }
     }
 
     /// Reserves `bytes`, or nothing.
     pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        let pages = u32::try_from(bytes.div_ceil(PAGE)).ok()?;
-        Arc::clone(&self.pages).try_acquire_many_owned(pages).ok()
+        reserve(&self.pages, bytes)
     }
 
     /// Unreserved pages: all of them once everything is quiet.
@@ -75,7 +78,14 @@ impl Budget {
         let need = len.unwrap_or(max);
         let mut held = match self.reserve(need) {
             Some(reservation) => Held::memory(Some(reservation)),
-            None => self.spool.held().await?,
+            None => match reserve(&self.files, need) {
+                Some(reservation) => self.spool.held(reservation).await?,
+                None => {
+                    return Err(Error::unavailable(
+                        "Too many chunks are under way at once; try again in a moment",
+                    ));
+                }
+            },
         };
         loop {
             let frame = match next(body, held.is_gathering()).await? {
@@ -105,8 +115,13 @@ impl Budget {
     }
 }
 
+fn reserve(pages: &Arc<Semaphore>, bytes: u64) -> Option<Reservation> {
+    let wanted = u32::try_from(bytes.div_ceil(PAGE)).ok()?;
+    Arc::clone(pages).try_acquire_many_owned(wanted).ok()
+}
+
 impl Spool {
-    async fn held(&self) -> Result<Held> {
+    async fn held(&self, reservation: Reservation) -> Result<Held> {
         match self {
             Self::Files(directory) => {
                 let directory = directory.clone();
@@ -123,11 +138,11 @@ impl Spool {
                         file: Some(file),
                         pending: BytesMut::new(),
                     },
-                    reservation: None,
+                    reservation: Some(reservation),
                 })
             }
             #[cfg(test)]
-            Self::Memory => Ok(Held::memory(None)),
+            Self::Memory => Ok(Held::memory(Some(reservation))),
         }
     }
 }
@@ -319,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn in_memory_and_in_a_file_alike() {
-        let budget = Budget::new(1 << 20, Spool::Files(None));
+        let budget = Budget::new(1 << 20, 1 << 20, Spool::Files(None));
         let sizes = [1, 5, 300_000, 7, 20_000, 0, 299_987];
         for (round, spilled) in [(0, false), (1, true)] {
             let taken = spilled.then(|| budget.reserve(1 << 19).unwrap());
@@ -335,7 +350,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_stalled_body_that_found_no_budget_holds_no_memory() {
-        let mut held = Spool::Files(None).held().await.unwrap();
+        let paid = Budget::new(0, 1 << 20, Spool::Files(None));
+        let paid = reserve(&paid.files, 1).unwrap();
+        let mut held = Spool::Files(None).held(paid).await.unwrap();
         held.push(Bytes::from_static(b"some")).await.unwrap();
         assert!(held.is_gathering());
         let (more, mut body) = tokio::sync::mpsc::channel::<Result<Bytes>>(1);
@@ -360,7 +377,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_of_another_length_is_refused() {
-        let budget = Budget::new(1 << 20, Spool::Files(None));
+        let budget = Budget::new(1 << 20, 1 << 20, Spool::Files(None));
         for (announced, kind) in [
             (Some(9), ErrorKind::Invalid),
             (Some(11), ErrorKind::Interrupted),
@@ -379,5 +396,15 @@ mod tests {
             ErrorKind::TooLarge
         );
         assert_eq!(budget.free(), 1024);
+    }
+
+    #[tokio::test]
+    async fn temporary_files_are_bounded_too() {
+        let budget = Budget::new(0, 16 << 10, Spool::Files(None));
+        let hold = async |len: usize| budget.hold(Some(len as u64), 1 << 20, &mut frames(&[len]).1).await;
+        let first = hold(10 << 10).await.unwrap();
+        assert_eq!(hold(10 << 10).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        drop(first);
+        assert!(hold(10 << 10).await.is_ok());
     }
 }

@@ -96,6 +96,7 @@ pub(crate) struct Config {
     pub(crate) quota: Quota,
     pub(crate) budget: u64,
     pub(crate) spool: Spool,
+    pub(crate) spool_bytes: u64,
     pub(crate) checkpoint: u64,
     pub(crate) batch: usize,
     pub(crate) key_template: Arc<str>,
@@ -155,6 +156,7 @@ impl Default for Config {
             },
             budget: 64 << 20,
             spool: Spool::Files(None),
+            spool_bytes: 8 << 30,
             checkpoint: 16 << 20,
             batch: 512 << 10,
             key_template: "videos/originals/{target}_{file_name}".into(),
@@ -297,7 +299,16 @@ impl<A> Builder<A> {
         self
     }
 
-    /// Where those temporary files lie: the system's directory for them unless said otherwise.
+    /// The bytes that may be in those temporary files at once; beyond them a chunk is refused as
+    /// [`Unavailable`](crate::ErrorKind::Unavailable). 8 GiB unless said otherwise.
+    #[must_use]
+    pub const fn temporary_space(mut self, bytes: u64) -> Self {
+        self.config.spool_bytes = bytes;
+        self
+    }
+
+    /// Where those temporary files lie: with [`Uploads::open`] in its directory, else in the system's for them, unless said
+    /// otherwise.
     #[must_use]
     pub fn temporary_files(mut self, directory: impl Into<PathBuf>) -> Self {
         self.config.spool = Spool::Files(Some(directory.into()));
@@ -391,7 +402,8 @@ impl Builder<Ready> {
         let Self {
             blobs,
             authorizer,
-            config,
+            #[cfg_attr(not(all(feature = "disk", feature = "redb")), allow(unused_mut))]
+            mut config,
             random,
             ..
         } = self;
@@ -401,6 +413,9 @@ impl Builder<Ready> {
             #[cfg(all(feature = "disk", feature = "redb"))]
             Stores::Path(directory) => {
                 let blobs: Arc<dyn BlobStore> = Arc::new(crate::blob::DiskBlobs::open(&directory).await?);
+                if let Spool::Files(beneath @ None) = &mut config.spool {
+                    *beneath = Some(directory.clone());
+                }
                 let metadata = crate::metadata::RedbMetadata::open(directory.join("metadata.redb")).await?;
                 (blobs, Arc::new(metadata) as Arc<dyn MetadataStore>)
             }
@@ -429,7 +444,7 @@ impl Builder<Ready> {
             })?;
         let incarnation = random.u64()?;
         let inner = Arc::new(Inner {
-            budget: Budget::new(config.budget, config.spool.clone()),
+            budget: Budget::new(config.budget, config.spool_bytes, config.spool.clone()),
             limits,
             blobs,
             metadata,

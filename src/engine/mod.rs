@@ -38,7 +38,7 @@ pub use clock::{Clock, SystemClock};
 pub use request::{Address, Appended, NewChunk, NewUpload, StoredChunk};
 pub use view::Upload;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "disk"))]
 pub(crate) use self::{budget::Spool, random::Random};
 
 use self::{builder::Config, live::Live, tasks::Tasks};
