@@ -48,6 +48,8 @@ where
         });
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(HEAD);
+        // What a stalled connection may hold; hyper's own bound is six times this.
+        http1.max_buf_size(64 << 10);
         let connection = connections.watch(http1.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
