@@ -108,6 +108,13 @@ impl Model {
         *self.coverage.entry(what).or_default() += 1;
     }
 
+    /// Whether a store failed or the machine died.
+    pub(super) fn has_seen_fault(&self) -> bool {
+        self.coverage
+            .keys()
+            .any(|what| what.starts_with("fault") || what.starts_with("crash"))
+    }
+
     /// Tells the story of a history that is repeated.
     pub(super) fn note(&self, what: &str) {
         if self.told_aloud {

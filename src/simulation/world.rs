@@ -195,6 +195,7 @@ impl History {
         }
         self.settle().await;
         let mut model = self.world.model();
+        assert!(model.has_seen_fault(), "a history without a fault");
         model.count("histories");
         let seconds = began.elapsed().as_secs();
         *model.coverage.entry("virtual seconds".into()).or_default() += seconds;
@@ -341,7 +342,9 @@ impl History {
         // What hangs or comes late is over by then.
         tokio::time::sleep(Duration::from_secs(90)).await;
         // After a sync that failed the store may ask for a restart.
-        if is_dead(&self.fs) || self.world.rates.1 > 0 || self.world.chance(60) {
+        // And no history goes by without a fault.
+        let spared = !self.world.model().has_seen_fault();
+        if is_dead(&self.fs) || self.world.rates.1 > 0 || spared || self.world.chance(60) {
             self.crash().await;
         }
         self.fs.clear_hook();
