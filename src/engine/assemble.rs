@@ -6,11 +6,11 @@ use futures_util::StreamExt as _;
 
 use super::{
     Address, CONTENTION, Upload, Uploads,
-    builder::Verify,
-    checksum::{Combiner, Crc64, Hasher},
+    checksum::{Combiner, Hasher},
     contended, ended,
     live::{Spot, Turn},
     tasks::join,
+    verify::Verdict,
 };
 use crate::{
     access::{Action, Caller},
@@ -182,7 +182,12 @@ impl Uploads {
                     } else {
                         State::Deleted
                     };
-                    self.push_event(&mut next, EventKind::Aborted);
+                    let kind = if intent == Intent::Abort {
+                        EventKind::Aborted
+                    } else {
+                        EventKind::Deleted
+                    };
+                    self.push_event(&mut next, kind);
                     PartsEdit::Clear
                 }
             };
@@ -289,99 +294,6 @@ impl Uploads {
         error.with_retry_after(wait)
     }
 
-    /// What is verified before the blob is published, where the store can read parts then.
-    async fn verify_unpublished(&self, record: &Record, parts: &[Part], crc64: u64) -> Result<(), Verdict> {
-        if record.intent.is_some() {
-            return Ok(());
-        }
-        if let Some(expected) = record
-            .checksum
-            .as_ref()
-            .filter(|sum| sum.algorithm() == Algorithm::Crc64Nvme)
-            && *expected != Digest::crc64(crc64)
-        {
-            return Err(Verdict::Refused(format!("the file's checksum is not {expected}")));
-        }
-        if let Some((expected, actual)) = self.running_hash(record, parts)
-            && expected != actual
-        {
-            return Err(Verdict::Refused(format!("the file's checksum is not {expected}")));
-        }
-        if self.must_read(record, parts)
-            && let Some(body) = self.inner.blobs.read_parts(&record.handle, parts).await?
-        {
-            self.inspect(record, parts, body).await?;
-        }
-        for hook in &*self.inner.config.hooks {
-            let body = match hook.wants_bytes() {
-                true => self.inner.blobs.read_parts(&record.handle, parts).await?,
-                false => None,
-            };
-            if hook.wants_bytes() == body.is_some() {
-                hook.before_publish(record, body).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The same for stores that can read only what is complete.
-    async fn verify_published(&self, record: &Record, parts: &[Part]) -> Result<(), Verdict> {
-        let wanted = self.inner.config.hooks.iter().any(|hook| hook.wants_bytes());
-        if record.intent.is_some() || !(wanted || self.must_read(record, parts)) {
-            return Ok(());
-        }
-        if self.inner.blobs.read_parts(&record.handle, parts).await?.is_some() {
-            return Ok(());
-        }
-        if self.must_read(record, parts) {
-            let body = self.inner.blobs.read(&record.key, ByteRange::ALL).await?;
-            self.inspect(record, parts, body).await?;
-        }
-        for hook in self.inner.config.hooks.iter().filter(|hook| hook.wants_bytes()) {
-            let body = self.inner.blobs.read(&record.key, ByteRange::ALL).await?;
-            hook.before_publish(record, Some(body)).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether what must be verified takes a read of every byte.
-    fn must_read(&self, record: &Record, parts: &[Part]) -> bool {
-        let sum = record
-            .checksum
-            .as_ref()
-            .filter(|sum| sum.algorithm() != Algorithm::Crc64Nvme);
-        self.inner.config.verify == Verify::Read || (sum.is_some() && self.running_hash(record, parts).is_none())
-    }
-
-    /// The promised checksum and the one that ran along with the appends, if it did to the end.
-    fn running_hash(&self, record: &Record, parts: &[Part]) -> Option<(Digest, Digest)> {
-        let expected = record.checksum.clone()?;
-        let size: u64 = parts.iter().map(|part| part.len).sum();
-        let saved = record.hash.as_ref().filter(|saved| saved.end == size)?;
-        let actual = Hasher::restore(expected.algorithm(), saved)?.finish().ok()?;
-        Some((expected, actual))
-    }
-
-    /// Reads all bytes: every part must have its checksum, and the whole the one that was promised.
-    async fn inspect(&self, record: &Record, parts: &[Part], body: BlobBody) -> Result<(), Verdict> {
-        let mut hasher = record.checksum.as_ref().map(|sum| Hasher::new(sum.algorithm()));
-        let rotten = rotten(parts, body, |bytes| {
-            if let Some(hasher) = &mut hasher {
-                hasher.update(bytes);
-            }
-        })
-        .await?;
-        if !rotten.is_empty() {
-            return Err(Verdict::Lost(rotten));
-        }
-        match (&record.checksum, hasher.map(Hasher::finish).transpose()?) {
-            (Some(expected), Some(actual)) if *expected != actual => {
-                Err(Verdict::Refused(format!("the file's checksum is not {expected}")))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Compares an open, complete upload with the checksum that came with the request to assemble it. Its parts
     /// change no more, so that they can be read before it is sealed.
     async fn check_whole(&self, snapshot: &Snapshot, expected: &Digest) -> Result<()> {
@@ -422,25 +334,6 @@ impl Uploads {
     }
 }
 
-/// Why a sealed upload is not published now.
-enum Verdict {
-    /// These parts are not what was acknowledged: they can be sent again.
-    Lost(Vec<u32>),
-    /// It can never be published, for this reason.
-    Refused(String),
-    /// It could not be found out.
-    Later(Error),
-}
-
-impl From<Error> for Verdict {
-    fn from(error: Error) -> Self {
-        match error.kind() {
-            ErrorKind::Invalid | ErrorKind::Forbidden => Self::Refused(error.to_string()),
-            _ => Self::Later(error),
-        }
-    }
-}
-
 /// Whether all bytes are there, and how many they are.
 fn coverage(snapshot: &Snapshot) -> Result<u64> {
     let plan = &snapshot.record.plan;
@@ -474,32 +367,6 @@ async fn digest(algorithm: Algorithm, mut body: BlobBody) -> Result<Digest> {
         hasher.update(&bytes?);
     }
     hasher.finish()
-}
-
-/// The parts whose bytes in `body` do not have their checksum.
-pub(super) async fn rotten(parts: &[Part], mut body: BlobBody, mut pass: impl FnMut(&[u8])) -> Result<Vec<u32>> {
-    let mut rotten = Vec::new();
-    let mut rest = bytes::Bytes::new();
-    for part in parts {
-        let mut crc64 = Crc64::new();
-        let mut left = part.len;
-        while left > 0 {
-            if rest.is_empty() {
-                match body.next().await {
-                    Some(bytes) => rest = bytes?,
-                    None => break,
-                }
-            }
-            let piece = rest.split_to(usize::try_from(left).unwrap_or(usize::MAX).min(rest.len()));
-            left -= piece.len() as u64;
-            crc64.update(&piece);
-            pass(&piece);
-        }
-        if left > 0 || crc64.value() != part.crc64 {
-            rotten.push(part.number);
-        }
-    }
-    Ok(rotten)
 }
 
 /// How long to wait after so many failed attempts: from a second to ten minutes.

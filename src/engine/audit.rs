@@ -1,6 +1,6 @@
 use futures_util::StreamExt as _;
 
-use super::{Uploads, assemble::rotten};
+use super::{Uploads, verify::rotten};
 use crate::{
     blob::ByteRange,
     error::Result,

@@ -17,6 +17,7 @@ mod random;
 mod receive;
 mod request;
 mod tasks;
+mod verify;
 mod view;
 mod watch;
 
