@@ -1,5 +1,7 @@
 //! Appends: one writer at the end of a sequential upload, whose durable prefix counts.
 
+use std::fmt;
+
 use bytes::Bytes;
 use futures_core::{Stream, stream::BoxStream};
 
@@ -17,15 +19,29 @@ use crate::{
     blob::Slot,
     error::{Error, ErrorKind, Result},
     metadata::{Committed, Guard, PartRange, PartsEdit},
-    upload::{Digest, Layout, Part, Record, Snapshot, State, UploadId, Wake},
+    upload::{Algorithm, Concat, Digest, Layout, Part, Record, Snapshot, State, UploadId, Wake},
 };
 
 /// What a client says of an append. See [`Uploads::append_with`].
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 #[non_exhaustive]
 pub struct NewAppend {
     len: Option<u64>,
-    checksum: Option<Digest>,
+    checksum: Expected,
+    completes: bool,
+    progress: Option<Progress>,
+}
+
+/// Is told the offset after every checkpoint.
+type Progress = Box<dyn Fn(u64) + Send + Sync>;
+
+/// The checksum of a body, as far as it is known.
+#[derive(Default)]
+enum Expected {
+    #[default]
+    None,
+    Given(Digest),
+    Later(Vec<Algorithm>, Box<dyn FnOnce() -> Result<Digest> + Send + Sync>),
 }
 
 impl NewAppend {
@@ -45,8 +61,49 @@ impl NewAppend {
     /// The checksum of the body. All of it counts or nothing.
     #[must_use]
     pub fn checksum(mut self, checksum: Digest) -> Self {
-        self.checksum = Some(checksum);
+        self.checksum = Expected::Given(checksum);
         self
+    }
+
+    /// The same, told by `checksum` after the end of the body: by one of `algorithms`, all of which are computed.
+    #[must_use]
+    pub fn checksum_later(
+        mut self,
+        algorithms: impl IntoIterator<Item = Algorithm>,
+        checksum: impl FnOnce() -> Result<Digest> + Send + Sync + 'static,
+    ) -> Self {
+        self.checksum = Expected::Later(algorithms.into_iter().collect(), Box::new(checksum));
+        self
+    }
+
+    /// The end of the body is the end of the file: the upload is sealed with its last byte, and
+    /// [`assemble`](Uploads::assemble) or the driver makes the blob.
+    #[must_use]
+    pub const fn completes(mut self) -> Self {
+        self.completes = true;
+        self
+    }
+
+    /// Is told the offset whenever more is durable, on the way.
+    #[must_use]
+    pub fn on_progress(mut self, progress: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+}
+
+impl fmt::Debug for NewAppend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let checksum = match &self.checksum {
+            Expected::None => None,
+            Expected::Given(digest) => Some(digest.to_string()),
+            Expected::Later(..) => Some("later".to_owned()),
+        };
+        f.debug_struct("NewAppend")
+            .field("len", &self.len)
+            .field("checksum", &checksum)
+            .field("completes", &self.completes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,13 +155,19 @@ impl Uploads {
         if append.len.is_some_and(|len| len > room) {
             return Err(too_much(room));
         }
+        if append.completes
+            && let (Some(len), Some(size)) = (append.len, end_of_file)
+            && len != room
+        {
+            return Err(other_size(size, offset + len));
+        }
         let record = self.own_end(snapshot.record).await?;
-        let progress = Progress::new(self.clone(), record, offset, snapshot.tally.parts, append, turn);
-        let end = Run(Some(Box::new(progress))).take(frames(body), room).await?;
+        let writing = Writing::new(self.clone(), record, offset, snapshot.tally.parts, append, turn);
+        let (end, sealed) = Run(Some(Box::new(writing))).take(frames(body), room).await?;
         self.inner.live.changed(id);
         Ok(Appended {
             offset: end,
-            is_complete: end_of_file == Some(end),
+            is_complete: sealed || end_of_file == Some(end),
         })
     }
 
@@ -162,6 +225,12 @@ fn check(snapshot: &Snapshot, offset: u64) -> Result<()> {
     if record.state != State::Open {
         return Err(ended_or_sealed(record));
     }
+    if matches!(record.concat, Some(Concat::Final(_))) {
+        return Err(Error::new(
+            ErrorKind::Forbidden,
+            "This upload is made of partial ones and takes no bytes of its own",
+        ));
+    }
     if snapshot.tally.bytes == offset {
         Ok(())
     } else {
@@ -169,43 +238,51 @@ fn check(snapshot: &Snapshot, offset: u64) -> Result<()> {
     }
 }
 
+fn other_size(size: u64, end: u64) -> Error {
+    Error::invalid(
+        "size",
+        format!("The upload has {size} bytes, but would end after {end} bytes"),
+    )
+}
+
 fn too_much(room: u64) -> Error {
     Error::too_large(format!("The upload has room for {room} bytes more"), room)
 }
 
 /// One append. Whenever it is dropped, what it received is settled.
-struct Run(Option<Box<Progress>>);
+struct Run(Option<Box<Writing>>);
 
 /// How far an append is.
-struct Progress {
+struct Writing {
     uploads: Uploads,
     record: Record,
     append: NewAppend,
     /// End of what is committed, and how many parts that is.
     end: u64,
     parts: u32,
+    sealed: bool,
     /// Durable, but not to be committed before the checksum of all is verified.
     finished: Vec<Part>,
     intake: Option<Intake>,
-    /// Of this request's bytes, as the client named it.
-    hasher: Option<Hasher>,
+    /// Of this request's bytes, by each algorithm that the client named.
+    hashers: Vec<Hasher>,
     /// Of the whole file, from its first byte.
     running: Option<Hasher>,
     turn: Turn,
 }
 
 impl Run {
-    /// Takes the body in; answers where the upload ends now.
-    async fn take(mut self, mut body: BoxStream<'_, Result<Bytes>>, room: u64) -> Result<u64> {
-        let Some(progress) = &self.0 else {
+    /// Takes the body in; answers where the upload ends now, and whether it is sealed.
+    async fn take(mut self, mut body: BoxStream<'_, Result<Bytes>>, room: u64) -> Result<(u64, bool)> {
+        let Some(writing) = &self.0 else {
             return Err(shutting_down());
         };
-        let announced = progress.append.len;
-        let newer = progress.turn.superseded();
+        let announced = writing.append.len;
+        let newer = writing.turn.superseded();
         tokio::pin!(newer);
         let mut received = 0;
         let broken = loop {
-            let gathering = self.0.as_ref().is_some_and(|progress| progress.is_gathering());
+            let gathering = self.0.as_ref().is_some_and(|writing| writing.is_gathering());
             let next = tokio::select! {
                 biased;
                 () = &mut newer => break Some(superseded()),
@@ -227,10 +304,10 @@ impl Run {
             }
             received += frame.len() as u64;
             while !frame.is_empty() {
-                let Some(progress) = &mut self.0 else {
+                let Some(writing) = &mut self.0 else {
                     return Err(shutting_down());
                 };
-                if let Some(step) = progress.gather(&mut frame).await? {
+                if let Some(step) = writing.gather(&mut frame).await? {
                     self = self.detached(step).await?;
                 }
             }
@@ -245,12 +322,8 @@ impl Run {
         });
         match broken {
             Some(error) => {
-                if self
-                    .0
-                    .as_ref()
-                    .is_some_and(|progress| progress.append.checksum.is_none())
-                {
-                    self.detached(Step::End).await?;
+                if self.0.as_ref().is_some_and(|writing| writing.keeps_prefix()) {
+                    self.detached(Step::Cut).await?;
                 } else {
                     self.0 = None;
                 }
@@ -258,7 +331,10 @@ impl Run {
             }
             None => {
                 let run = self.detached(Step::End).await?;
-                Ok(run.0.as_ref().map_or(0, |progress| progress.end))
+                Ok(run
+                    .0
+                    .as_ref()
+                    .map_or((0, false), |writing| (writing.end, writing.sealed)))
             }
         }
     }
@@ -266,13 +342,13 @@ impl Run {
     /// Does a step as a task of its own, which comes to its end although the request may not: while a write or a
     /// commit is under way nobody else may write here.
     async fn detached(mut self, step: Step) -> Result<Self> {
-        let Some(mut progress) = self.0.take() else {
+        let Some(mut writing) = self.0.take() else {
             return Err(shutting_down());
         };
-        let tasks = progress.uploads.inner.tasks.clone();
+        let tasks = writing.uploads.inner.tasks.clone();
         join(tasks.spawn(async move {
-            progress.step(step).await?;
-            Ok(Self(Some(progress)))
+            writing.step(step).await?;
+            Ok(Self(Some(writing)))
         }))
         .await
     }
@@ -281,15 +357,15 @@ impl Run {
 /// Cut off in the middle: what was received still counts, unless it waits for a checksum.
 impl Drop for Run {
     fn drop(&mut self) {
-        let Some(mut progress) = self.0.take() else { return };
-        if progress.intake.is_none() || progress.append.checksum.is_some() {
+        let Some(mut writing) = self.0.take() else { return };
+        if writing.intake.is_none() || !writing.keeps_prefix() {
             return;
         }
         // Without a runtime the process is ending, and what was not acknowledged may be lost.
         if tokio::runtime::Handle::try_current().is_ok() {
-            let tasks = progress.uploads.inner.tasks.clone();
+            let tasks = writing.uploads.inner.tasks.clone();
             tasks.spawn(async move {
-                if let Err(error) = progress.step(Step::End).await {
+                if let Err(error) = writing.step(Step::Cut).await {
                     tracing::debug!(%error, "the received prefix of a cut append was not kept");
                 }
             });
@@ -298,43 +374,49 @@ impl Drop for Run {
 }
 
 /// What cannot be cut off in the middle.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// Write what was gathered.
     Flush,
     /// Make the part durable, and commit it unless a checksum is awaited.
     Checkpoint,
-    /// The same, and no more comes.
+    /// The same, and no more comes: the body broke off.
+    Cut,
+    /// The same, and the body came to its end.
     End,
 }
 
-impl Progress {
+impl Writing {
     fn new(uploads: Uploads, record: Record, offset: u64, parts: u32, append: NewAppend, turn: Turn) -> Self {
-        let running = record
-            .checksum
-            .as_ref()
-            .map(Digest::algorithm)
-            .and_then(|algorithm| match &record.hash {
-                None if offset == 0 => Some(Hasher::new(algorithm)),
-                Some(saved) if saved.end == offset => Hasher::restore(algorithm, saved),
-                _ => None,
-            });
-        let hasher = append
-            .checksum
-            .as_ref()
-            .map(|checksum| Hasher::new(checksum.algorithm()));
+        let algorithm = record.checksum.as_ref().map(Digest::algorithm).or(record.wanted_digest);
+        let running = algorithm.and_then(|algorithm| match &record.hash {
+            None if offset == 0 => Some(Hasher::new(algorithm)),
+            Some(saved) if saved.end == offset => Hasher::restore(algorithm, saved),
+            _ => None,
+        });
+        let hashers = match &append.checksum {
+            Expected::None => Vec::new(),
+            Expected::Given(digest) => vec![Hasher::new(digest.algorithm())],
+            Expected::Later(algorithms, _) => algorithms.iter().copied().map(Hasher::new).collect(),
+        };
         Self {
             uploads,
             record,
             append,
             end: offset,
             parts,
+            sealed: false,
             finished: Vec::new(),
             intake: None,
-            hasher,
+            hashers,
             running,
             turn,
         }
+    }
+
+    /// Whether what was received counts although the body broke off.
+    const fn keeps_prefix(&self) -> bool {
+        matches!(self.append.checksum, Expected::None)
     }
 
     fn is_gathering(&self) -> bool {
@@ -356,7 +438,7 @@ impl Progress {
         };
         let left = usize::try_from(checkpoint - intake.len()).unwrap_or(usize::MAX);
         let piece = frame.split_to(left.min(frame.len()));
-        for hasher in [&mut self.hasher, &mut self.running].into_iter().flatten() {
+        for hasher in self.hashers.iter_mut().chain(&mut self.running) {
             hasher.update(&piece);
         }
         let flush = intake.gather(&self.uploads.inner, piece);
@@ -381,7 +463,7 @@ impl Progress {
     }
 
     async fn step(&mut self, step: Step) -> Result<()> {
-        if let Step::Flush = step {
+        if step == Step::Flush {
             let Some(intake) = &mut self.intake else { return Ok(()) };
             let result = intake.flush().await;
             if result.is_err() {
@@ -395,35 +477,76 @@ impl Progress {
             let receipt = intake.finish().await?;
             self.finished.push(Part::new(number, len, crc64, receipt));
         }
-        match (&self.append.checksum, step) {
-            (Some(_), Step::Checkpoint) => return Ok(()),
-            (Some(expected), _) => {
-                if let Some(actual) = self.hasher.take().map(Hasher::finish).transpose()?
-                    && *expected != actual
-                {
-                    return Err(Error::checksum_mismatch(expected.clone(), actual));
-                }
-            }
-            (None, _) => {}
+        if step == Step::Checkpoint && !self.keeps_prefix() {
+            return Ok(());
         }
-        self.commit().await
+        self.verify()?;
+        self.commit(step).await
     }
 
-    async fn commit(&mut self) -> Result<()> {
+    /// Compares what was received with the checksum that came with it.
+    fn verify(&mut self) -> Result<()> {
+        let expected = match std::mem::take(&mut self.append.checksum) {
+            Expected::None => return Ok(()),
+            Expected::Given(digest) => digest,
+            Expected::Later(_, checksum) => checksum()?,
+        };
+        for hasher in std::mem::take(&mut self.hashers) {
+            let actual = hasher.finish()?;
+            if actual.algorithm() == expected.algorithm() {
+                return if actual == expected {
+                    Ok(())
+                } else {
+                    Err(Error::checksum_mismatch(expected, actual))
+                };
+            }
+        }
+        Err(Error::invalid(
+            "checksum",
+            format!("A checksum by {} is not understood here", expected.algorithm()),
+        ))
+    }
+
+    async fn commit(&mut self, step: Step) -> Result<()> {
         let parts = std::mem::take(&mut self.finished);
-        if parts.is_empty() {
+        let end = self.end + parts.iter().map(|part| part.len).sum::<u64>();
+        let size = self.record.plan.size;
+        if step == Step::End
+            && self.append.completes
+            && let Some(size) = size.filter(|size| *size != end)
+        {
+            self.append.completes = false;
+            if !parts.is_empty() {
+                self.finished = parts;
+                Box::pin(self.commit(Step::Cut)).await?;
+            }
+            return Err(other_size(size, end));
+        }
+        let seals = match step {
+            _ if self.sealed => false,
+            Step::End if self.append.completes => true,
+            _ => self.record.seals_itself && size == Some(end),
+        };
+        if parts.is_empty() && !seals {
             return Ok(());
         }
         let inner = &self.uploads.inner;
-        let end = self.end + parts.iter().map(|part| part.len).sum::<u64>();
         let mut guard = Guard::new(self.record.epoch);
         guard.end = Some(self.end);
         guard.quota = inner.config.quota;
         guard.hash = self.running.as_ref().and_then(|hasher| hasher.save(end));
+        if seals {
+            guard.size = Some(end);
+            guard.seal = Some(inner.config.lease);
+        }
         match inner.metadata.commit(self.record.id, &guard, &parts).await {
             Ok(Committed::Done(tally)) => {
                 (self.end, self.parts) = (tally.bytes, tally.parts);
+                self.sealed |= seals;
                 inner.live.changed(self.record.id);
+                if let Some(progress) = &self.append.progress {
+                    progress(self.end);
+                }
                 Ok(())
             }
             Ok(Committed::Refused(now, _)) if now.state != State::Open => Err(ended_or_sealed(&now)),

@@ -15,8 +15,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     metadata::{Created, Lookup, PartRange},
     upload::{
-        EventKind, FileName, Handle, Key, Layout, Part, Plan, Protocol, Record, Snapshot, State, Tally, Target,
-        UploadId, Wake,
+        Algorithm, Concat, EventKind, FileName, Handle, Key, Layout, Part, Plan, Protocol, Record, Snapshot, State,
+        Tally, Target, UploadId, Wake,
     },
 };
 
@@ -39,7 +39,7 @@ impl Uploads {
         };
         self.authorize(caller, Action::Create, subject).await?;
         let plan = self.plan(new.size, new.chunks)?;
-        check_metadata(&new.metadata)?;
+        check_metadata(&[&new.metadata, &new.notes])?;
         if new.named {
             let by = Lookup::Name(caller.owner(), new.target.as_ref(), &file_name);
             if let Some(found) = self.inner.metadata.load(by, PartRange::ALL).await? {
@@ -55,6 +55,10 @@ impl Uploads {
             checksum: new.checksum.clone(),
             key: new.key.clone(),
             plan: plan.clone(),
+            notes: new.notes.clone(),
+            seals_itself: new.seals_itself && !new.partial,
+            wanted_digest: new.wanted_digest,
+            concat: new.partial.then_some(Concat::Partial),
         };
         for attempt in 0..super::CONTENTION {
             let (record, creating) = self.draft(caller, &wanted, attempt > 0).await?;
@@ -145,7 +149,12 @@ impl Uploads {
             }
             let mut next = record;
             next.plan.size = Some(size);
-            if let Some(record) = self.update(&next, crate::metadata::PartsEdit::Keep, Wake::Keep).await? {
+            let mut wake = Wake::Keep;
+            if next.seals_itself && tally.bytes == size {
+                (next.state, next.attempts) = (State::Assembling, 0);
+                wake = Wake::After(self.inner.config.lease);
+            }
+            if let Some(record) = self.update(&next, crate::metadata::PartsEdit::Keep, wake).await? {
                 return Ok(Upload::new(Snapshot::new(record, tally, Vec::new())));
             }
         }
@@ -231,6 +240,10 @@ impl Uploads {
         record.protocol = wanted.protocol;
         record.metadata.clone_from(&wanted.metadata);
         record.checksum.clone_from(&wanted.checksum);
+        record.notes.clone_from(&wanted.notes);
+        record.seals_itself = wanted.seals_itself;
+        record.wanted_digest = wanted.wanted_digest;
+        record.concat.clone_from(&wanted.concat);
         record.expire_after = config.expire_after;
         record.epoch = self.incarnation();
         for hook in &*config.hooks {
@@ -286,6 +299,10 @@ impl Uploads {
                 checksum: None,
                 key: None,
                 plan: plan.clone(),
+                notes: BTreeMap::new(),
+                seals_itself: false,
+                wanted_digest: None,
+                concat: None,
             };
             let (record, creating) = self.draft(caller, &wanted, attempt > 0).await?;
             let guard = self.guard(&record, &chunk, len)?;
@@ -408,11 +425,15 @@ struct Wanted {
     checksum: Option<crate::upload::Digest>,
     key: Option<Key>,
     plan: Plan,
+    notes: BTreeMap<String, String>,
+    seals_itself: bool,
+    wanted_digest: Option<Algorithm>,
+    concat: Option<Concat>,
 }
 
 /// Metadata ends up in headers and pages: it is refused here with what could break out of them.
-fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> {
-    let texts = || metadata.iter().flat_map(|(key, value)| [key, value]);
+fn check_metadata(metadata: &[&BTreeMap<String, String>]) -> Result<()> {
+    let texts = || metadata.iter().copied().flatten().flat_map(|(key, value)| [key, value]);
     if texts().map(String::len).sum::<usize>() > MAX_METADATA {
         return Err(Error::invalid(
             "metadata",

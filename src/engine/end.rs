@@ -1,12 +1,12 @@
 //! Ends without a blob: abort, delete, expiry; and what is cleaned up after any end.
 
-use super::{CONTENTION, Uploads, contended, ended};
+use super::{CONTENTION, Uploads, contended, ended, live::Spot};
 use crate::{
     access::{Action, Caller},
     error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
     planted::{Bug, planted},
-    upload::{EventKind, Intent, Record, State, UploadId, Wake},
+    upload::{EventKind, Intent, Layout, Record, State, UploadId, Wake},
 };
 
 impl Uploads {
@@ -30,6 +30,7 @@ impl Uploads {
 
     async fn give_up(&self, caller: &Caller, id: UploadId, intent: Intent) -> Result<()> {
         let _working = self.inner.tasks.begin()?;
+        let (mut stopped, mut turn) = (false, None);
         for _ in 0..CONTENTION {
             // Hidden uploads stay hidden whichever action is asked for; which one it is depends on the state.
             let snapshot = self.load(id, PartRange::NONE).await?;
@@ -41,6 +42,13 @@ impl Uploads {
             };
             self.authorize(caller, action, crate::access::Subject::Upload(&record))
                 .await?;
+            let writes_at_end = record.state == State::Open && record.plan.layout == Layout::Sequential;
+            if writes_at_end && !stopped {
+                // Whoever appends is stopped now rather than refused at its next commit.
+                stopped = true;
+                turn = self.inner.live.take_over(Spot::End(id)).await.ok();
+                continue;
+            }
             let mut next = record.clone();
             match record.state {
                 State::Open => {
@@ -79,6 +87,7 @@ impl Uploads {
             }
             let wake = self.end_wake(&next);
             if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+                drop(turn);
                 let uploads = self.clone();
                 let cleaning = self.inner.tasks.spawn(async move { uploads.after_end(&changed).await });
                 let _ = cleaning.await;

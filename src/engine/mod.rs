@@ -8,6 +8,7 @@ mod budget;
 mod builder;
 pub(crate) mod checksum;
 mod clock;
+mod concat;
 mod create;
 mod driver;
 mod end;

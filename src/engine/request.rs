@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::upload::{Digest, FileName, Key, Plan, Target, UploadId};
+use crate::upload::{Algorithm, Digest, FileName, Key, Plan, Protocol, Target, UploadId};
 
 /// How a request names an upload.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,11 @@ pub struct NewUpload {
     pub(super) checksum: Option<Digest>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) key: Option<Key>,
-    pub(super) protocol: crate::upload::Protocol,
+    pub(super) protocol: Protocol,
+    pub(super) notes: BTreeMap<String, String>,
+    pub(super) seals_itself: bool,
+    pub(super) wanted_digest: Option<Algorithm>,
+    pub(super) partial: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,11 @@ impl NewUpload {
             checksum: None,
             metadata: BTreeMap::new(),
             key: None,
-            protocol: crate::upload::Protocol::Engine,
+            protocol: Protocol::Engine,
+            notes: BTreeMap::new(),
+            seals_itself: false,
+            wanted_digest: None,
+            partial: false,
         }
     }
 
@@ -123,8 +131,38 @@ impl NewUpload {
 
     /// The protocol it is created by.
     #[must_use]
-    pub const fn protocol(mut self, protocol: crate::upload::Protocol) -> Self {
+    pub const fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// Something that the protocol keeps for its own answers; it counts like [`metadata`](Self::metadata).
+    #[must_use]
+    pub fn note(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.notes.insert(key.into(), value.into());
+        self
+    }
+
+    /// The commit of the last byte seals the upload, which is then assembled although nobody asks for it. For uploads
+    /// that take appends.
+    #[must_use]
+    pub const fn seals_itself(mut self) -> Self {
+        self.seals_itself = true;
+        self
+    }
+
+    /// The client wants to be told the digest of the whole file by this algorithm: see
+    /// [`Upload::digest`](super::Upload::digest). For uploads that take appends.
+    #[must_use]
+    pub const fn digest(mut self, algorithm: Algorithm) -> Self {
+        self.wanted_digest = Some(algorithm);
+        self
+    }
+
+    /// It is sent to be joined with others and never published by itself.
+    #[must_use]
+    pub const fn partial(mut self) -> Self {
+        self.partial = true;
         self
     }
 }

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
+use super::checksum::Hasher;
 use crate::upload::{
-    Digest, FileName, Key, Owner, Plan, Protocol, Record, Snapshot, State, Tally, Target, Timestamp, UploadId,
+    Algorithm, Concat, Digest, FileName, Key, Owner, Plan, Protocol, Record, Snapshot, State, Tally, Target, Timestamp,
+    UploadId,
 };
 
 /// An upload as a caller may see it, at one moment.
@@ -171,6 +173,37 @@ impl Upload {
     #[must_use]
     pub fn checksum(&self) -> Option<Digest> {
         self.snapshot.record.crc64.map(Digest::crc64)
+    }
+
+    /// Digest of the whole file by the algorithm that was [asked for](super::NewUpload::digest) at creation, once all bytes
+    /// are there.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        let record = &self.snapshot.record;
+        let algorithm = record.wanted_digest?;
+        let size = self.size()?;
+        if algorithm == Algorithm::Crc64Nvme {
+            return self.checksum();
+        }
+        let saved = record.hash.as_ref();
+        let hasher = match saved {
+            Some(saved) if saved.end == size => Hasher::restore(algorithm, saved)?,
+            None if size == 0 => Hasher::new(algorithm),
+            _ => return None,
+        };
+        hasher.finish().ok()
+    }
+
+    /// What the protocol that created it keeps for its own answers.
+    #[must_use]
+    pub const fn notes(&self) -> &BTreeMap<String, String> {
+        &self.snapshot.record.notes
+    }
+
+    /// Its place in a concatenation.
+    #[must_use]
+    pub const fn concat(&self) -> Option<&Concat> {
+        self.snapshot.record.concat.as_ref()
     }
 
     /// Why it failed.

@@ -3,6 +3,7 @@ use std::{
     fmt,
     future::Future as _,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The bytes of a request as they come: counted, paced, without trailers.
+/// The bytes of a request as they come: counted, paced; trailers are kept for [`trailers`](RequestBody::trailers).
 ///
 /// Errors are of kind [`Interrupted`](ErrorKind::Interrupted), [`TooSlow`](ErrorKind::TooSlow) or
 /// [`TooLarge`](ErrorKind::TooLarge); after one, the stream is over.
@@ -28,6 +29,7 @@ pub(super) struct RequestBody {
     seen: u64,
     limit: Option<u64>,
     pace: Option<Pace>,
+    trailers: Arc<OnceLock<HeaderMap>>,
 }
 
 impl RequestBody {
@@ -46,7 +48,13 @@ impl RequestBody {
             seen: 0,
             limit: None,
             pace: Pace::new(rate),
+            trailers: Arc::default(),
         }
+    }
+
+    /// Where the trailers will be once the body has come to its end, if it has any.
+    pub(super) fn trailers(&self) -> Arc<OnceLock<HeaderMap>> {
+        Arc::clone(&self.trailers)
     }
 
     /// The length that was announced, in bytes.
@@ -113,7 +121,12 @@ impl Stream for RequestBody {
                         .as_mut()
                         .map_or(Ok(()), |pace| pace.received(bytes.len()))
                         .and_then(|()| this.take(bytes)),
-                    Err(_trailers) => continue,
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            let _ = this.trailers.set(trailers);
+                        }
+                        continue;
+                    }
                 },
             };
             if answer.is_err() {

@@ -17,7 +17,11 @@ use tower_service::Service;
 
 use super::{
     body::LayerBody,
+    cors::Cors,
+    resumable::Resumable,
     service::{UploadFuture, UploadService},
+    settings::absolute,
+    tus::Tus,
 };
 use crate::access::Caller;
 
@@ -30,12 +34,7 @@ pub struct UploadLayer<W> {
 
 impl<W> UploadLayer<W> {
     pub(super) fn new(service: UploadService<W>, prefix: &str) -> Self {
-        let path = prefix.trim_matches('/');
-        let prefix = if path.is_empty() {
-            String::new()
-        } else {
-            format!("/{path}")
-        };
+        let prefix = absolute(prefix);
         Self {
             service: service.mount(&prefix),
             prefix: prefix.into(),
@@ -58,6 +57,30 @@ impl<W> UploadLayer<W> {
     #[must_use]
     pub fn minimum_rate(self, bytes_per_second: u64, grace: Duration) -> Self {
         self.with(|service| service.minimum_rate(bytes_per_second, grace))
+    }
+
+    /// See [`UploadService::tus`].
+    #[must_use]
+    pub fn tus(self, tus: Tus) -> Self {
+        self.with(|service| service.tus(tus))
+    }
+
+    /// See [`UploadService::resumable`].
+    #[must_use]
+    pub fn resumable(self, resumable: Resumable) -> Self {
+        self.with(|service| service.resumable(resumable))
+    }
+
+    /// See [`UploadService::files`].
+    #[must_use]
+    pub fn files(self, path: &str) -> Self {
+        self.with(|service| service.files(path))
+    }
+
+    /// See [`UploadService::cors`].
+    #[must_use]
+    pub fn cors(self, cors: Cors) -> Self {
+        self.with(|service| service.cors(cors))
     }
 
     fn with(self, change: impl FnOnce(UploadService<W>) -> UploadService<W>) -> Self {

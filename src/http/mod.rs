@@ -34,20 +34,29 @@
 
 mod body;
 mod chunk_api;
+mod cors;
 mod dialect;
+mod door;
+mod files;
 #[cfg(any(test, feature = "conformance"))]
 pub(crate) mod fuzzing;
 mod layer;
 mod number;
 mod path;
 mod problem;
+mod resumable;
 mod service;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod tus;
 
 pub use body::{LayerBody, UploadBody};
+pub use cors::Cors;
 pub use layer::{MiddlewareFuture, UploadLayer, UploadMiddleware};
+pub use resumable::Resumable;
 pub use service::{UploadFuture, UploadService};
+pub use tus::Tus;
 
 use http::request::Parts;
 

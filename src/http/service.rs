@@ -9,13 +9,17 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::Parts, uri::Authority};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
     body::{MinimumRate, RequestBody, UploadBody},
+    cors::{Cors, Origin},
     dialect::{Dialect, Exchange},
+    resumable::Resumable,
+    settings::{Settings, absolute},
+    tus::Tus,
 };
 use crate::{access::Caller, engine::Uploads};
 
@@ -30,26 +34,11 @@ pub struct UploadService<W> {
     who: W,
 }
 
-/// What the host said about how it is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Settings {
-    mount: String,
-    public_url: Option<String>,
-    trust_forwarded: bool,
-    minimum_rate: MinimumRate,
-}
-
 impl<W> UploadService<W> {
     pub(super) fn new(uploads: Uploads, who: W) -> Self {
-        let settings = Settings {
-            mount: String::new(),
-            public_url: None,
-            trust_forwarded: false,
-            minimum_rate: MinimumRate::DEFAULT,
-        };
         Self {
             uploads,
-            settings: Arc::new(settings),
+            settings: Arc::default(),
             who,
         }
     }
@@ -57,13 +46,30 @@ impl<W> UploadService<W> {
     /// Where the service is reached, as in `/api/streaming`: what the URLs in its answers begin with. The
     /// root by default.
     pub fn mount(self, path: &str) -> Self {
-        let path = path.trim_matches('/');
-        let mount = if path.is_empty() {
-            String::new()
-        } else {
-            format!("/{path}")
-        };
+        let mount = absolute(path);
         self.set(|settings| settings.mount = mount)
+    }
+
+    /// Speaks tus too, at [`files`](Self::files).
+    pub fn tus(self, tus: Tus) -> Self {
+        self.set(|settings| settings.tus = Some(tus))
+    }
+
+    /// Speaks the IETF's Resumable Uploads for HTTP too, at [`files`](Self::files).
+    pub fn resumable(self, resumable: Resumable) -> Self {
+        self.set(|settings| settings.resumable = Some(resumable))
+    }
+
+    /// Where below the mount tus and the IETF's protocol create uploads, which then lie beneath it: `/files` by default.
+    /// It may be the mount itself, `/`.
+    pub fn files(self, path: &str) -> Self {
+        let files = absolute(path);
+        self.set(|settings| settings.files = files)
+    }
+
+    /// Lets pages of other origins upload from a browser. Without it no CORS header is ever sent.
+    pub fn cors(self, cors: Cors) -> Self {
+        self.set(|settings| settings.cors = Some(cors))
     }
 
     /// What goes before the mount in URLs, as in `https://media.example.com`. Without it, URLs are absolute paths.
@@ -105,7 +111,10 @@ where
         B: Body + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if let Some(tus) = &self.settings.tus {
+            tus.override_method(&mut parts);
+        }
         let is_head = parts.method == Method::HEAD;
         let exchange = Exchange {
             uploads: self.uploads.clone(),
@@ -116,7 +125,25 @@ where
             parts,
         };
         UploadFuture(Box::pin(async move {
-            let response = Dialect::of(&exchange).answer(exchange).await;
+            let (settings, origin) = (exchange.settings.clone(), Origin::of(&exchange.parts));
+            let preflight = settings.cors.as_ref().and_then(|cors| cors.preflight(&exchange.parts));
+            let mut response = match preflight {
+                Some(response) => response,
+                None => {
+                    let Exchange {
+                        uploads,
+                        caller,
+                        parts,
+                        path,
+                        ..
+                    } = &exchange;
+                    let dialect = Dialect::of(uploads, caller, &settings, parts, path).await;
+                    dialect.answer(exchange).await
+                }
+            };
+            if let Some(cors) = &settings.cors {
+                cors.allow(&origin, response.headers_mut());
+            }
             if is_head { without_body(response) } else { response }
         }))
     }
@@ -179,111 +206,4 @@ fn without_body(response: Response<UploadBody>) -> Response<UploadBody> {
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     }
     Response::from_parts(parts, UploadBody::empty())
-}
-
-impl Settings {
-    /// The URL of `path` (below the mount, with a leading slash), as absolute as the settings allow.
-    pub(super) fn url(&self, parts: &Parts, path: &str) -> String {
-        let origin = match &self.public_url {
-            Some(url) => Some(url.clone()),
-            None if self.trust_forwarded => forwarded_origin(parts),
-            None => None,
-        };
-        format!("{}{}{path}", origin.unwrap_or_default(), self.mount)
-    }
-}
-
-/// Scheme and host as a proxy or the client names them; `None` if what they say is no host.
-fn forwarded_origin(parts: &Parts) -> Option<String> {
-    let headers = &parts.headers;
-    let uri = &parts.uri;
-    let host = forwarded(headers, "host")
-        .or_else(|| first(headers, "x-forwarded-host"))
-        .or_else(|| Some(uri.authority()?.as_str().to_owned()))
-        .or_else(|| first(headers, "host"))?;
-    let scheme = forwarded(headers, "proto")
-        .or_else(|| first(headers, "x-forwarded-proto"))
-        .or_else(|| uri.scheme_str().map(str::to_owned))
-        .unwrap_or_else(|| "http".to_owned())
-        .to_ascii_lowercase();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    let is_host = host.len() <= 255 && host.bytes().all(plain) && host.parse::<Authority>().is_ok();
-    (is_host && matches!(scheme.as_str(), "http" | "https")).then(|| format!("{scheme}://{host}"))
-}
-
-/// The first value of a list header.
-fn first(headers: &HeaderMap, name: &str) -> Option<String> {
-    let value = headers.get(name)?.to_str().ok()?;
-    let value = value.split(',').next()?.trim();
-    (!value.is_empty()).then(|| value.to_owned())
-}
-
-/// A parameter of the first element of `Forwarded` (RFC 7239).
-fn forwarded(headers: &HeaderMap, parameter: &str) -> Option<String> {
-    let element = first(headers, "forwarded")?;
-    element.split(';').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        let value = value.trim().trim_matches('"');
-        name.trim().eq_ignore_ascii_case(parameter).then(|| value.to_owned())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn url(settings: &Settings, headers: &[(&'static str, &'static str)]) -> String {
-        let mut request = Request::builder().uri("/x");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        settings.url(&request.body(()).unwrap().into_parts().0, "/uploads/")
-    }
-
-    #[test]
-    fn urls_are_as_absolute_as_the_host_allows() {
-        let mut settings = Settings {
-            mount: "/api".to_owned(),
-            public_url: None,
-            trust_forwarded: false,
-            minimum_rate: MinimumRate::DEFAULT,
-        };
-        let evil = [
-            ("host", "evil.example"),
-            ("x-forwarded-host", "evil.example"),
-            ("x-forwarded-proto", "https"),
-        ];
-        assert_eq!(url(&settings, &evil), "/api/uploads/");
-
-        settings.trust_forwarded = true;
-        for (headers, expected) in [
-            (&[][..], "/api/uploads/"),
-            (&[("host", "a.example:8080")], "http://a.example:8080/api/uploads/"),
-            (
-                &[
-                    ("host", "in"),
-                    ("x-forwarded-host", "a.example, b"),
-                    ("x-forwarded-proto", "https,http"),
-                ],
-                "https://a.example/api/uploads/",
-            ),
-            (
-                &[("forwarded", "for=1.2.3.4;proto=HTTPS;host=\"a.example\", for=5")],
-                "https://a.example/api/uploads/",
-            ),
-            (&[("host", "[::1]:80")], "http://[::1]:80/api/uploads/"),
-            (&[("host", "a/../b")], "/api/uploads/"),
-            (&[("host", "user@a")], "/api/uploads/"),
-            (&[("host", "a:b:c")], "/api/uploads/"),
-            (&[("host", "[::1")], "/api/uploads/"),
-            (&[("host", "")], "/api/uploads/"),
-            (&[("host", "a"), ("x-forwarded-proto", "javascript")], "/api/uploads/"),
-        ] {
-            assert_eq!(url(&settings, headers), expected, "{headers:?}");
-        }
-
-        settings.public_url = Some("https://media.example".to_owned());
-        assert_eq!(url(&settings, &evil), "https://media.example/api/uploads/");
-    }
 }

@@ -240,8 +240,8 @@ impl Tables {
             return Ok(Committed::OverQuota(bound));
         }
 
-        if record.slides(now) {
-            next.stamp(now, Wake::AtExpiry);
+        if let Some(wake) = guard.wake(record, now) {
+            next.stamp(now, wake);
         }
         if next != *record {
             next.version = record.version.next();

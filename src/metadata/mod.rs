@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use crate::{
     error::Result,
     planted::{Bug, planted},
-    upload::{FileName, HashState, Owner, Part, Record, Snapshot, State, Tally, Target, UploadId, Version, Wake},
+    upload::{
+        FileName, HashState, Owner, Part, Record, Snapshot, State, Tally, Target, Timestamp, UploadId, Version, Wake,
+    },
 };
 
 mod memory;
@@ -50,10 +52,11 @@ pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
     async fn load(&self, by: Lookup<'_>, parts: PartRange) -> Result<Option<Snapshot>>;
 
     /// Adds `parts`, if the upload is open, `guard` holds and none of their numbers is taken; sets the
-    /// hash state, the pin and the expiry that `guard` asks for in the same step. Costs the same for
+    /// hash state, the pin, the seal ([`Guard::apply`]) and the times ([`Guard::wake`]) that `guard` asks for in the same
+    /// step. Costs the same for
     /// the 10,000th part as for the first.
     ///
-    /// The record's version grows only when the record changes (pin, hash, expiry); the revision always.
+    /// The record's version grows only when the record changes (pin, hash, seal, expiry); the revision always.
     async fn commit(&self, id: UploadId, guard: &Guard, parts: &[Part]) -> Result<Committed>;
 
     /// Replaces the record, if its stored version is still `next.version`, and edits the parts in the same
@@ -136,6 +139,9 @@ pub struct Guard {
     pub hash: Option<HashState>,
     /// The bytes bound of the owner's quota.
     pub quota: Quota,
+    /// The upload is sealed in the same step: it becomes [`Assembling`](State::Assembling), and the driver looks at it
+    /// after this time. Goes with `size`, and may go without parts.
+    pub seal: Option<Duration>,
 }
 
 impl Guard {
@@ -149,6 +155,7 @@ impl Guard {
             size: None,
             hash: None,
             quota: Quota::UNLIMITED,
+            seal: None,
         }
     }
 
@@ -170,8 +177,22 @@ impl Guard {
             if self.hash.is_some() {
                 next.hash.clone_from(&self.hash);
             }
+            if self.seal.is_some() {
+                next.state = State::Assembling;
+                next.attempts = 0;
+            }
             next
         })
+    }
+
+    /// How a commit by this guard moves the times of `record`, as it was before: for [`Record::stamp`], unless `None`. For
+    /// stores to use.
+    #[must_use]
+    pub fn wake(&self, record: &Record, now: Timestamp) -> Option<Wake> {
+        match self.seal {
+            Some(wait) => Some(Wake::After(wait)),
+            None => record.slides(now).then_some(Wake::AtExpiry),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ mod digest;
 mod event;
 mod id;
 mod name;
+mod part;
+mod plan;
 mod record;
 mod time;
 
@@ -14,8 +16,7 @@ pub use digest::{Algorithm, Digest};
 pub use event::{Event, EventId, EventKind};
 pub use id::UploadId;
 pub use name::{FileName, Key, Owner, Target};
-pub use record::{
-    Blob, Handle, HashState, Intent, Layout, Part, Plan, Protocol, Receipt, Record, Snapshot, State, Tally, Version,
-    Wake,
-};
+pub use part::{Blob, Handle, HashState, Part, Receipt, Tally};
+pub use plan::{Concat, Layout, Plan};
+pub use record::{Intent, Protocol, Record, Snapshot, State, Version, Wake};
 pub use time::Timestamp;

@@ -2,7 +2,10 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Event, EventId, EventKind, FileName, Key, Owner, Target, Timestamp, UploadId};
+use super::{
+    Algorithm, Blob, Concat, Digest, Event, EventId, EventKind, FileName, Handle, HashState, Key, Owner, Part, Plan,
+    Tally, Target, Timestamp, UploadId,
+};
 use crate::error::{Error, Result};
 
 /// Counts the changes of a record; an [`update`](crate::metadata::MetadataStore::update) names the
@@ -74,17 +77,6 @@ impl fmt::Display for State {
     }
 }
 
-/// How a client sends its pieces; fixed at creation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Layout {
-    /// Numbered chunks, in any order, in parallel.
-    Indexed,
-    /// Appends at the end.
-    Sequential,
-}
-
 /// The protocol that created an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -94,6 +86,10 @@ pub enum Protocol {
     Engine,
     /// The chunk API.
     Chunk,
+    /// tus 1.0.0.
+    Tus,
+    /// Resumable Uploads for HTTP, the IETF's.
+    Resumable,
 }
 
 impl fmt::Display for Protocol {
@@ -101,174 +97,9 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Engine => "engine",
             Self::Chunk => "chunk",
+            Self::Tus => "tus",
+            Self::Resumable => "resumable",
         })
-    }
-}
-
-/// What is known of the shape of an upload. What is `None` becomes known later and is then fixed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Plan {
-    /// Numbered chunks or appends.
-    pub layout: Layout,
-    /// Size of the whole file in bytes.
-    pub size: Option<u64>,
-    /// Size of every chunk but the last, in bytes: the pin. Indexed uploads only.
-    pub chunk_size: Option<u64>,
-    /// Number of chunks, at least 1. Indexed uploads only.
-    pub chunks: Option<u32>,
-}
-
-impl Plan {
-    /// Appends of a file of `size` bytes.
-    #[must_use]
-    pub const fn sequential(size: Option<u64>) -> Self {
-        Self {
-            layout: Layout::Sequential,
-            size,
-            chunk_size: None,
-            chunks: None,
-        }
-    }
-
-    /// `chunks` numbered chunks; their size may not be known yet.
-    #[must_use]
-    pub const fn indexed(chunks: u32, chunk_size: Option<u64>, size: Option<u64>) -> Self {
-        Self {
-            layout: Layout::Indexed,
-            size,
-            chunk_size,
-            chunks: Some(chunks),
-        }
-    }
-
-    /// Whether `number` is the last chunk.
-    #[must_use]
-    pub fn is_last(&self, number: u32) -> bool {
-        self.chunks == number.checked_add(1)
-    }
-
-    /// The exact length of chunk `number` in bytes, when it follows from what is known.
-    #[must_use]
-    pub fn chunk_len(&self, number: u32) -> Option<u64> {
-        if self.chunks == Some(1) {
-            return self.size;
-        }
-        let chunk_size = self.chunk_size?;
-        if self.is_last(number) {
-            self.size?.checked_sub(chunk_size.checked_mul(number.into())?)
-        } else {
-            Some(chunk_size)
-        }
-    }
-
-    /// Where chunk `number` begins in the file, in bytes, when it is known.
-    #[must_use]
-    pub fn chunk_offset(&self, number: u32) -> Option<u64> {
-        if number == 0 {
-            Some(0)
-        } else {
-            self.chunk_size?.checked_mul(number.into())
-        }
-    }
-}
-
-/// What a blob store needs to find an upload's bytes again: opaque to all others.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Handle(String);
-
-impl Handle {
-    /// A handle of the store's own making.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text the store gave.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// What a blob store needs back to complete one part (an `ETag`, a block id, a file): opaque to all others.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Receipt(String);
-
-impl Receipt {
-    /// A receipt of the store's own making.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text the store gave.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A piece of the blob that is durable in the blob store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Part {
-    /// Its place among the parts, from 0; the chunk's index for indexed uploads.
-    pub number: u32,
-    /// Its length in bytes.
-    pub len: u64,
-    /// CRC-64/NVME of its bytes.
-    pub crc64: u64,
-    /// What the blob store needs back.
-    pub receipt: Receipt,
-}
-
-impl Part {
-    /// A part.
-    #[must_use]
-    pub const fn new(number: u32, len: u64, crc64: u64, receipt: Receipt) -> Self {
-        Self {
-            number,
-            len,
-            crc64,
-            receipt,
-        }
-    }
-}
-
-/// The state of a running hash over exactly the bytes `[0, end)`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct HashState {
-    /// How many bytes went in.
-    pub end: u64,
-    /// The state as the hash's crate serializes it, led by algorithm and format.
-    pub state: Vec<u8>,
-}
-
-impl HashState {
-    /// A state after `end` bytes.
-    #[must_use]
-    pub const fn new(end: u64, state: Vec<u8>) -> Self {
-        Self { end, state }
-    }
-}
-
-/// A finished blob.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Blob {
-    /// Its size in bytes.
-    pub size: u64,
-    /// The store's own validator, when it has one.
-    pub etag: Option<String>,
-}
-
-impl Blob {
-    /// A blob of `size` bytes.
-    #[must_use]
-    pub const fn new(size: u64, etag: Option<String>) -> Self {
-        Self { size, etag }
     }
 }
 
@@ -332,8 +163,17 @@ pub struct Record {
     /// What the client said about its file, as it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// What the protocol that created it keeps for its own answers, as it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, String>,
     /// Its shape.
     pub plan: Plan,
+    /// Its place in a concatenation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concat: Option<Concat>,
+    /// Whether it is sealed by the commit of its last byte, rather than by a request to assemble it. Sequential uploads only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seals_itself: bool,
     /// Who may write: a commit under an older epoch is refused.
     pub epoch: u64,
     /// What the blob store needs to find its bytes.
@@ -343,6 +183,9 @@ pub struct Record {
     /// The checksum of the whole file that the client promised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<Digest>,
+    /// The algorithm of a digest of the whole file that the client wants to be told. Sequential uploads only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_digest: Option<Algorithm>,
     /// The running hash of a sequential upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<HashState>,
@@ -398,11 +241,15 @@ impl Record {
             key,
             key_held: true,
             metadata: BTreeMap::new(),
+            notes: BTreeMap::new(),
             plan,
+            concat: None,
+            seals_itself: false,
             epoch: 1,
             handle,
             staged: true,
             checksum: None,
+            wanted_digest: None,
             hash: None,
             blob: None,
             crc64: None,
@@ -514,18 +361,6 @@ impl Record {
     }
 }
 
-/// What has been committed of an upload, kept by the store so that asking is cheap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Tally {
-    /// How many parts.
-    pub parts: u32,
-    /// How many bytes; for sequential uploads this is the offset.
-    pub bytes: u64,
-    /// One more with every change of the upload, its record's and its parts' alike.
-    pub revision: u64,
-}
-
 /// An upload as a store has it: one consistent read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -543,22 +378,5 @@ impl Snapshot {
     #[must_use]
     pub const fn new(record: Record, tally: Tally, parts: Vec<Part>) -> Self {
         Self { record, tally, parts }
-    }
-}
-
-impl Tally {
-    /// This tally with `parts` added or taken away.
-    #[must_use]
-    pub fn with(mut self, added: &[Part], removed: &[Part]) -> Self {
-        for part in added {
-            self.parts = self.parts.saturating_add(1);
-            self.bytes = self.bytes.saturating_add(part.len);
-        }
-        for part in removed {
-            self.parts = self.parts.saturating_sub(1);
-            self.bytes = self.bytes.saturating_sub(part.len);
-        }
-        self.revision += 1;
-        self
     }
 }

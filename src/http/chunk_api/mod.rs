@@ -9,10 +9,7 @@ mod json;
 mod render;
 mod route;
 
-use http::{
-    HeaderValue, Method, Response,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH},
-};
+use http::{Method, Response};
 
 use self::{
     form::{ChunkFields, Form},
@@ -22,12 +19,12 @@ use self::{
 use super::{
     body::UploadBody,
     dialect::Exchange,
-    number::{digits, field_u64},
+    door::{refuse_coding, refuse_length, refuse_nobody},
+    number::field_u64,
     path::{Path, Query},
 };
 use crate::{
-    access::Caller,
-    engine::{Address, NewChunk, NewUpload, Upload, Uploads},
+    engine::{Address, NewChunk, NewUpload, Upload},
     error::{Error, ErrorKind},
     metadata::Page,
     upload::{FileName, Protocol, State, Target, UploadId},
@@ -75,8 +72,8 @@ async fn dispatch(exchange: Exchange) -> Answer {
         method => method,
     };
     if method == Method::POST || method == Method::PUT {
-        refuse_coding(&exchange)?;
-        refuse_length(&exchange)?;
+        refuse_coding(&exchange.parts)?;
+        refuse_length(&exchange.parts)?;
     }
     match (route, method) {
         (Route::UploadChunk, Method::POST) => upload_chunk(exchange).await,
@@ -93,46 +90,6 @@ async fn dispatch(exchange: Exchange) -> Answer {
         (Route::Events(id), Method::GET) => events::answer(exchange, id).await,
         (route, _) => Err(Fault::Method(route.methods())),
     }
-}
-
-/// Where one must sign in, asks for it before anything else is looked at.
-async fn refuse_nobody(uploads: &Uploads, caller: &Caller) -> Result<(), Error> {
-    if !caller.is_anonymous() {
-        return Ok(());
-    }
-    match uploads.admit(caller).await {
-        Err(denied) if denied.kind() == ErrorKind::Unauthenticated => Err(denied),
-        _ => Ok(()),
-    }
-}
-
-/// Bodies are stored as they come: decoding them would open the door to bombs and break the checksums.
-fn refuse_coding(exchange: &Exchange) -> Result<(), Error> {
-    let mut codings = exchange.parts.headers.get_all(CONTENT_ENCODING).iter();
-    let plain = codings.all(|value| {
-        let value = value.to_str().unwrap_or("?");
-        value
-            .split(',')
-            .all(|coding| matches!(coding.trim().to_ascii_lowercase().as_str(), "" | "identity"))
-    });
-    if plain {
-        return Ok(());
-    }
-    let message = "Content-Encoding is not understood here; send the body as it is";
-    Err(Error::new(ErrorKind::UnsupportedMediaType, message))
-}
-
-/// A length that cannot be read, or two of them, is how requests are smuggled past proxies.
-fn refuse_length(exchange: &Exchange) -> Result<(), Error> {
-    let mut lengths = exchange.parts.headers.get_all(CONTENT_LENGTH).iter();
-    let is_number = |value: &HeaderValue| value.to_str().ok().and_then(digits).is_some();
-    if lengths.next().is_none_or(is_number) && lengths.next().is_none() {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        "Content-Length",
-        "Content-Length is one whole number of bytes",
-    ))
 }
 
 async fn upload_chunk(exchange: Exchange) -> Answer {

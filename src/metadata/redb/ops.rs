@@ -67,8 +67,8 @@ pub(super) fn commit(
     let Some(mut record) = guard.apply(&old.record, old.tally) else {
         return Ok(Committed::Refused(old.record, old.tally));
     };
-    if record.slides(now) {
-        record.stamp(now, Wake::AtExpiry);
+    if let Some(wake) = guard.wake(&old.record, now) {
+        record.stamp(now, wake);
     }
     if record != old.record {
         record.version = record.version.next();
