@@ -13,7 +13,11 @@ use std::{
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tower_service::Service as _;
-use tower_upload::{Caller, Uploads, access::OwnerOnly};
+use tower_upload::{
+    Caller, Uploads,
+    access::OwnerOnly,
+    http::{Resumable, Tus},
+};
 
 const ROLE: &str = "TOWER_UPLOAD_TEST_SERVER";
 const READY: &str = "listening on http://";
@@ -188,6 +192,7 @@ async fn serve(uploads: &Uploads, read_buffer: usize) {
         let user = parts.headers.get("x-user")?.to_str().ok()?;
         Some(Caller::new(user))
     });
+    let service = service.tus(Tus::new()).resumable(Resumable::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "\n{READY}{}", listener.local_addr().unwrap()).unwrap();
