@@ -193,7 +193,11 @@ async fn serve(uploads: &Uploads, read_buffer: usize) {
         Some(Caller::new(user))
     });
     let service = service.tus(Tus::new()).resumable(Resumable::new());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // So that little of what a client has sent lies between it and this process.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(1 << 20).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let listener = socket.listen(1024).unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "\n{READY}{}", listener.local_addr().unwrap()).unwrap();
     out.flush().unwrap();
