@@ -3,6 +3,8 @@
 mod append;
 mod concat;
 mod create;
+#[cfg(any(test, feature = "conformance"))]
+pub(super) mod fuzzing;
 mod headers;
 mod render;
 #[cfg(test)]
