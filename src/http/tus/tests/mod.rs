@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clauses;
+mod concatenation;
 mod cut;
 mod download;
 mod neighbours;
