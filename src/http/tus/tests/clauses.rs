@@ -630,6 +630,45 @@ async fn the_body_of_a_refused_request_is_not_read() {
 }
 
 #[tokio::test]
+async fn the_largest_file_is_a_limit_while_the_length_is_not_known() {
+    let stores = Uploads::with(crate::blob::MemoryBlobs::new(), crate::metadata::MemoryMetadata::new());
+    let uploads = stores.allow_anonymous().max_size(8).build().await.unwrap();
+    let wire = serve(uploads, Tus::new());
+    for sent in ["45678", "~45678"] {
+        let id = given(&wire, Deferred).await;
+        let reply = wire
+            .tus(&format!("PATCH /files/{id}"), &[BYTES, FOUR], body(sent))
+            .await;
+        let kept = if sent.starts_with('~') { "8" } else { "4" };
+        assert_eq!((reply.status, reply.header("upload-offset")), (413, kept), "{reply:?}");
+    }
+    let reply = wire
+        .tus(
+            "POST /files",
+            &[("upload-defer-length", "1"), BYTES],
+            body("~012345678"),
+        )
+        .await;
+    assert_eq!(reply.status, 413, "{reply:?}");
+}
+
+/// Where nobody need sign in, nobody is asked to.
+#[tokio::test]
+async fn everybody_may_upload_where_that_is_allowed() {
+    let stores = Uploads::with(crate::blob::MemoryBlobs::new(), crate::metadata::MemoryMetadata::new());
+    let wire = serve(stores.allow_anonymous().build().await.unwrap(), Tus::new());
+    let reply = wire
+        .tus("POST /files", &[LENGTH, BYTES, NOBODY], whole("0123456789"))
+        .await;
+    assert_eq!(reply.status, 201, "{reply:?}");
+    let id = reply.header("location").strip_prefix("/api/files/").unwrap();
+    for (id, who, status) in [(id, NOBODY, 200), (UNKNOWN, NOBODY, 404), (id, STRANGER, 404)] {
+        let reply = wire.tus(&format!("HEAD /files/{id}"), &[who], whole("")).await;
+        assert_eq!(reply.status, status, "{reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_file_needs_no_patch() {
     for headers in [&[("upload-length", "0")][..], &[("upload-length", "0"), BYTES]] {
         let wire = wire().await;

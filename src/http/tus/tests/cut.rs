@@ -352,6 +352,31 @@ async fn a_store_that_cannot_assemble_now_does_it_later() {
     assert_eq!(faults.calls().iter().filter(|call| **call == Call::Complete).count(), 2);
 }
 
+/// What was deleted is gone for its client, also while the store cannot do anything about it.
+#[tokio::test]
+async fn what_is_deleted_while_it_is_assembled_is_gone() {
+    let fail = |call| {
+        if call == Call::Complete {
+            Fault::FailBefore
+        } else {
+            Fault::None
+        }
+    };
+    let wire = on(
+        FaultyBlobs::new(MemoryBlobs::new(), Arc::new(fail)),
+        MemoryMetadata::new(),
+    )
+    .await;
+    let id = wire.created(&[LENGTH], WHOLE).await;
+    assert_eq!(wire.all().await[0].1, State::Assembling);
+    let ask = format!("DELETE /files/{id}");
+    assert_eq!(wire.tus(&ask, &[], whole("")).await.status, 204);
+    assert_eq!(wire.all().await[0].1, State::Assembling);
+    assert_eq!(wire.tus(&ask, &[], whole("")).await.status, 410);
+    assert_eq!(wire.head(&id).await.status, 410);
+    assert_eq!(wire.patch(&id, 10, "").await.status, 410);
+}
+
 /// A store that fails in the middle: the answer is the truth, and the client goes on from there.
 #[tokio::test]
 async fn a_store_that_fails_is_503_with_the_true_offset() {
