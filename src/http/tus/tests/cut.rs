@@ -286,7 +286,7 @@ async fn racing(wire: &Wire) {
     let text = WHOLE.repeat(4);
     let mut offset = 0;
     while offset < 40 {
-        let end = offset + 10;
+        let end = text.len().min(offset + 10);
         let patches = (0..8).map(|_| {
             let headers = [
                 BYTES,
