@@ -30,10 +30,10 @@ use crate::{
     metadata::MemoryMetadata,
 };
 
-type Who = fn(&Parts) -> Option<Caller>;
+pub(super) type Who = fn(&Parts) -> Option<Caller>;
 
 /// The bearer's name is the user.
-fn bearer(parts: &Parts) -> Option<Caller> {
+pub(super) fn bearer(parts: &Parts) -> Option<Caller> {
     let value = parts.headers.get("authorization")?.to_str().ok()?;
     value.strip_prefix("Bearer ").map(Caller::new)
 }
@@ -54,14 +54,14 @@ struct Wire {
 }
 
 #[derive(Debug)]
-struct Reply {
-    status: u16,
-    headers: HeaderMap,
-    text: String,
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap()
     }
 
@@ -71,7 +71,7 @@ impl Reply {
         json["data"].take()
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
@@ -141,7 +141,7 @@ impl Wire {
     }
 }
 
-fn request<B>(ask: &str, headers: &[(&str, &str)], body: B) -> Request<B> {
+pub(super) fn request<B>(ask: &str, headers: &[(&str, &str)], body: B) -> Request<B> {
     let (method, path) = ask.split_once(' ').unwrap();
     let mut request = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(name, _)| *name == "authorization") {
@@ -154,8 +154,8 @@ fn request<B>(ask: &str, headers: &[(&str, &str)], body: B) -> Request<B> {
 }
 
 const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=----X");
-const NOBODY: (&str, &str) = ("authorization", "");
-const STRANGER: (&str, &str) = ("authorization", "Bearer eve");
+pub(super) const NOBODY: (&str, &str) = ("authorization", "");
+pub(super) const STRANGER: (&str, &str) = ("authorization", "Bearer eve");
 
 fn form(fields: &[(&str, &str)]) -> String {
     let mut form: String = fields
@@ -753,7 +753,7 @@ async fn events_tell_of_every_state() {
 }
 
 /// A body that tells whether somebody looked at it.
-fn watched(polled: &Arc<AtomicBool>) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
+pub(super) fn watched(polled: &Arc<AtomicBool>) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
     let polled = polled.clone();
     StreamBody::new(stream::poll_fn(move |_| {
         polled.store(true, Ordering::Relaxed);
@@ -790,7 +790,7 @@ async fn the_body_of_a_refused_request_is_not_read() {
 }
 
 /// The bytes, then nothing any more.
-fn stalled(bytes: &str) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
+pub(super) fn stalled(bytes: &str) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
     let first = Bytes::copy_from_slice(bytes.as_bytes());
     StreamBody::new(stream::iter([Ok(Frame::data(first))]).chain(stream::pending()))
 }
