@@ -1,8 +1,4 @@
-use std::time::Duration;
-
-use futures_util::{FutureExt as _, StreamExt as _, stream};
-use http_body::Frame;
-use http_body_util::StreamBody;
+use futures_util::FutureExt as _;
 
 use super::*;
 use crate::http::tests::stalled;
@@ -107,15 +103,11 @@ async fn what_came_before_a_cut_is_kept() {
 /// A request that has sent "567" and then stalls, and its path.
 async fn stalling(wire: &Wire) -> (String, tokio::task::JoinHandle<Reply>) {
     let path = wire.prepared("open").await;
-    let request = spoken(
-        FINAL,
-        request(&format!("PATCH {path}"), &[MEDIA, LAST, AT_5], stalled("567")),
-    );
+    let (body, taken) = held_up("567");
+    let request = spoken(FINAL, request(&format!("PATCH {path}"), &[MEDIA, LAST, AT_5], body));
     let mut service = wire.service.clone();
     let sending = tokio::spawn(async move { read(FINAL, service.call(request).await.unwrap()).await });
-    for _ in 0..20 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    taken.notified().await;
     (path, sending)
 }
 
@@ -230,4 +222,37 @@ async fn a_length_that_is_known_is_told_although_the_body_broke_off() {
         (head.header("upload-offset"), head.header("upload-length")),
         ("7", "10")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_that_race_are_never_mixed() {
+    for round in 0..20 {
+        let wire = Wire::new().await;
+        let path = wire.prepared("loose").await;
+        let racers = ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"].map(|bytes| {
+            let frames = stream::iter(bytes.as_bytes().chunks(1 + round % 3)).then(|bytes| async move {
+                tokio::task::yield_now().await;
+                Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(bytes)))
+            });
+            let asked = request(&format!("PATCH {path}"), &[MEDIA, MORE, AT_5], StreamBody::new(frames));
+            let (mut service, asked) = (wire.service.clone(), spoken(FINAL, asked));
+            tokio::spawn(async move { read(FINAL, service.call(asked).await.unwrap()).await })
+        });
+        let mut winners = 0;
+        for racer in racers {
+            let reply = racer.await.unwrap();
+            winners += usize::from(reply.status == 204);
+            assert!(matches!(reply.status, 204 | 409 | 503), "{reply:?}");
+        }
+        let offset = wire.upload(&path).await.offset().to_string();
+        let headers = [MEDIA, LAST, ("upload-offset", offset.as_str())];
+        assert_eq!(
+            wire.ask(FINAL, &format!("PATCH {path}"), &headers, "").await.status,
+            200
+        );
+        let file = wire.file(&path).await;
+        let tail = file.strip_prefix("01234").unwrap();
+        assert!(winners <= 1 && (winners == 0 || tail.len() == 8), "{winners} {tail}");
+        assert!(tail.bytes().all(|byte| byte == tail.as_bytes()[0]), "{tail}");
+    }
 }

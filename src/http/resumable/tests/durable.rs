@@ -1,5 +1,7 @@
 #![cfg(all(feature = "disk", feature = "redb"))]
 
+use std::time::Duration;
+
 use super::*;
 
 async fn open(at: &std::path::Path) -> Wire {
@@ -8,7 +10,7 @@ async fn open(at: &std::path::Path) -> Wire {
 }
 
 async fn close(wire: Wire) {
-    wire.uploads.shutdown(std::time::Duration::from_secs(5)).await;
+    wire.uploads.shutdown(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
@@ -45,6 +47,30 @@ async fn uploads_outlive_the_process() {
             .await;
         assert_eq!((again.status, &again.text), (200, &last.text));
         assert_eq!(again.header("repr-digest"), last.header("repr-digest"));
+        close(wire).await;
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_that_a_dropped_request_left_outlives_the_process() {
+    for at in 0..=5 {
+        let directory = tempfile::tempdir().unwrap();
+        let wire = open(directory.path()).await;
+        let path = wire.prepared("loose").await;
+        let headers = [MEDIA, LAST, AT_5];
+        send_and_drop(&wire, Some(6), &format!("PATCH {path}"), &headers, &"56789"[..at]).await;
+        assert_eq!(wire.now(&path).await, format!("{} ?0", 5 + at));
+        close(wire).await;
+
+        let wire = open(directory.path()).await;
+        let offset = (5 + at).to_string();
+        assert_eq!(wire.now(&path).await, format!("{offset} ?0"));
+        let headers = [MEDIA, LAST, ("upload-offset", offset.as_str())];
+        let last = wire
+            .ask(Some(6), &format!("PATCH {path}"), &headers, &"56789"[at..])
+            .await;
+        assert_eq!(last.status, 200, "{}", last.text);
+        assert_eq!(wire.file(&path).await, "0123456789");
         close(wire).await;
     }
 }

@@ -1,9 +1,5 @@
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, stream};
-use http_body::Frame;
-use http_body_util::StreamBody;
-
 use super::*;
 use crate::{Clock, upload::Timestamp};
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod append;
+mod connection;
 mod creation;
 mod digests;
 mod durable;
@@ -11,11 +12,14 @@ mod limits;
 mod offset;
 mod retries;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Request, Response};
-use http_body::Body;
-use http_body_util::{BodyExt as _, Full};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use tokio::sync::Notify;
 use tower_service::Service as _;
 
 use super::Resumable;
@@ -315,4 +319,31 @@ async fn rows_with(resumable: &Resumable, rows: &[Row<'_>]) {
 /// What is left of what a client may go on with.
 fn is_open(upload: &crate::Upload) -> bool {
     upload.state() == State::Open
+}
+
+/// A body that stalls after these bytes, and what tells that they were taken.
+fn held_up(
+    bytes: &str,
+) -> (
+    impl Body<Data = Bytes, Error = std::io::Error> + Send + 'static,
+    Arc<Notify>,
+) {
+    let taken = Arc::new(Notify::new());
+    let tells = taken.clone();
+    let first = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(bytes.as_bytes())))]);
+    let then = stream::poll_fn(move |_| {
+        tells.notify_one();
+        std::task::Poll::Pending
+    });
+    (StreamBody::new(first.chain(then)), taken)
+}
+
+/// Sends a request until its bytes are taken, then drops it.
+async fn send_and_drop(wire: &Wire, draft: Draft, ask: &str, headers: &[(&str, &str)], bytes: &str) {
+    let (body, taken) = held_up(bytes);
+    tokio::select! {
+        biased;
+        reply = wire.send(draft, request(ask, headers, body)) => panic!("{reply:?}"),
+        () = taken.notified() => {}
+    }
 }
