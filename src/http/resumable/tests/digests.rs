@@ -3,6 +3,7 @@ use super::*;
 // Of "56789", of "01234" and of "0123456789".
 const TAIL: &str = "sha-256=:92BDp07DO2rvuyiQUPr3qo1IIJVHc5fj5jNFEl1J9Sc=:";
 const HEAD: &str = "sha-256=:xWX+A8qbYkLgHf3e/pu6PZiycOGc0C/YXOr3XislvxI=:";
+const MD5: &str = "md5=:eB5eJF1ptWaXm4bijSPyxw==:";
 const WHOLE: &str = "sha-256=:hNiYd/DUBB77a/kaFvAkjy/Vc+avBcGflr7bn4gveII=:";
 
 #[tokio::test]
@@ -24,6 +25,7 @@ async fn digests() {
         ("12: what is no digest of the whole", ALL, "POST /files", &[LAST, ("repr-digest", "x")], "0123456789", 400, &["\"field\":\"Repr-Digest\""], "#0"),
         ("12: a digest of the whole that is wanted", ALL, "POST /files", &[LAST, want], "0123456789", 200, &[&format!("repr-digest: {WHOLE}")], "#1"),
         ("12: and is known already", ALL, "POST /files", &[LAST, want, whole], "0123456789", 200, &[&format!("repr-digest: {WHOLE}")], "#1"),
+        ("12: of another algorithm than the one that is verified", ALL, "POST /files", &[LAST, want, ("repr-digest", MD5)], "0123456789", 200, &[&format!("repr-digest: {MD5}")], "#1"),
         ("12: who speaks no such protocol may want it too", &[FINAL], "POST /files", &[want], "0123456789", 200, &[&format!("repr-digest: {WHOLE}"), "!upload-complete"], "#1"),
     ])
     .await;
