@@ -35,6 +35,10 @@ pub(crate) enum Bug {
     ExpiryByNodeClock,
     /// After a failed sync another one is believed.
     FsyncRetriedAfterEio,
+    /// A partial upload that is gone is left out when the others are joined.
+    LostPartialSkipped,
+    /// Partial uploads end before the upload that they were joined to is published.
+    PartialsEndedBeforePublication,
 }
 
 /// Whether `bug` is planted on this thread.
