@@ -55,6 +55,6 @@ fn lost(parts: &[Part]) -> Joined {
     Joined::PartsLost(parts.iter().map(|part| part.number).collect())
 }
 
-pub(super) fn same_upload() -> Error {
+pub(crate) fn same_upload() -> Error {
     Error::new(ErrorKind::Invalid, "An upload cannot be joined to itself")
 }

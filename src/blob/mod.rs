@@ -21,6 +21,7 @@ mod memory;
 
 #[cfg(feature = "disk")]
 pub use disk::DiskBlobs;
+pub(crate) use join::same_upload;
 pub use memory::MemoryBlobs;
 
 /// The bytes of a blob, in order.
@@ -77,7 +78,7 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// uploads are the same one.
     async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
         if into == from {
-            return Err(join::same_upload());
+            return Err(same_upload());
         }
         let writer = self.open(into, slot).await?;
         join::stream(writer, self.read_parts(from, parts).await, parts).await

@@ -140,17 +140,27 @@ pub async fn a_join_changes_nothing_it_is_made_of(store: Store) {
 /// Parts that are not there as recorded are named, and the slot can be filled all the same.
 pub async fn a_join_names_lost_parts(store: Store) {
     let scene = Scene::new(&store, 1, 4).await;
+    let replaced = scene.send(0).await;
     let parts = [scene.send(0).await, scene.send(1).await];
-    let never = Part::new(2, scene.chunk, 0, parts[1].receipt.clone());
-    let mut joint = Joint::new(&store, 1).await;
-    let asked = [parts[0].clone(), parts[1].clone(), never];
-    let Joined::PartsLost(lost) = joint.ask(&scene, &asked).await else {
-        panic!("`join` must tell of parts that are not there as recorded");
+    let never = Part::new(2, scene.chunk, 0, Receipt::new("0"));
+    let altered = Part {
+        receipt: Receipt::new(format!("{}0", parts[1].receipt.as_str())),
+        ..parts[1].clone()
     };
-    assert!(
-        lost.contains(&2),
-        "`join` must name the part that was never sent among the lost ones, got {lost:?}"
-    );
+    let mut joint = Joint::new(&store, 1).await;
+    for (what, asked, number) in [
+        ("one was never sent", vec![parts[0].clone(), parts[1].clone(), never], 2),
+        ("one has another receipt", vec![parts[0].clone(), altered], 1),
+        ("one was replaced", vec![replaced, parts[1].clone()], 0),
+    ] {
+        let Joined::PartsLost(lost) = joint.ask(&scene, &asked).await else {
+            panic!("`join` must tell of parts that are not there as recorded: {what}");
+        };
+        assert!(
+            lost.contains(&number),
+            "`join` must name the part that is not there as recorded: {what}, got {lost:?}"
+        );
+    }
     joint.join(&scene, &parts).await;
 
     let gone = Scene::new(&store, 2, 2).await;
