@@ -205,7 +205,11 @@ impl Joining {
             };
             let (handle, until) = (partial.record.handle.clone(), start + partial.tally.bytes);
             if self.end < until {
-                let mut parts = self.uploads.load(*id, PartRange::ALL).await?.parts;
+                let found = self.uploads.load(*id, PartRange::ALL).await?;
+                if found.record.state != State::Open {
+                    return Err(was(*id, &found.record.state));
+                }
+                let mut parts = found.parts;
                 parts.retain(|part| part.len > 0);
                 let mut rest = after(&parts, self.end - start)
                     .ok_or_else(|| Verdict::Refused(format!("the partial upload {id} has other parts than before")))?;
@@ -260,7 +264,7 @@ impl Joining {
                 None => "forgotten".to_owned(),
             };
             if !planted(Bug::LostPartialSkipped) {
-                return Err(Verdict::Refused(format!("the partial upload {id} was {state}")));
+                return Err(was(id, &state));
             }
         }
         let (mut sum, mut all_complete) = (0_u64, true);
@@ -337,6 +341,10 @@ impl Joining {
             }
         }
     }
+}
+
+fn was(id: UploadId, state: &dyn std::fmt::Display) -> Verdict {
+    Verdict::Refused(format!("the partial upload {id} was {state}"))
 }
 
 /// The parts behind the first `bytes` bytes, if a part begins there.

@@ -562,7 +562,17 @@ mod restarted {
             let ids = [partial(&uploads, &pieces[0]).await, partial(&uploads, &pieces[1]).await];
             let alice = alice();
             let join = uploads.concatenate(&alice, NewUpload::new("a"), &ids, false);
-            assert!(tokio::time::timeout(Duration::from_millis(100), join).await.is_err());
+            let seen = plan.clone();
+            let hangs = async move {
+                while seen.calls().iter().filter(|call| **call == Call::Join).count() <= step {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = join => panic!("{ended:?}"),
+                () = hangs => {}
+            }
             let all = uploads.list(&alice, Page::new(0, 9)).await.unwrap();
             let id = all.iter().find(|upload| !upload.record().is_partial()).unwrap().id();
             let before = uploads.status(&alice, id).await.unwrap();
