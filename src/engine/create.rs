@@ -261,6 +261,8 @@ impl Uploads {
         record.concat.clone_from(&wanted.concat);
         // One that is made of others ends with them.
         record.expire_after = config.expire_after.filter(|_| record.joins().is_none());
+        // Nobody is at joining it yet.
+        record.attempts = u32::from(record.joins().is_some());
         record.epoch = self.incarnation();
         for hook in &*config.hooks {
             hook.before_create(&mut record).await?;

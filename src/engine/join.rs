@@ -67,7 +67,9 @@ impl Uploads {
 
     /// The same for a client that asks how far it is, who does not wait for it.
     pub(super) fn nudge(&self, record: &Record) {
-        if record.state != State::Open {
+        // On stores that many processes share another one may be at it, whom a new epoch would stop.
+        let is_free = self.inner.limits.in_place || record.attempts > 0;
+        if record.state != State::Open || !is_free {
             return;
         }
         if let Some(turn) = self.inner.live.try_below(Spot::End(record.id)) {
@@ -84,23 +86,22 @@ impl Uploads {
     async fn join_in_turn(&self, id: UploadId, now: Option<Timestamp>, turn: Turn) -> Result<Reached> {
         let uploads = self.clone();
         join(self.inner.tasks.spawn(async move {
-            let record = match uploads.load(id, PartRange::NONE).await?.record {
-                record if record.state == State::Open => uploads.own_end(record).await?,
-                record if matches!(record.state, State::Assembling | State::Assembled) => return Ok(Reached::Sealed),
-                record => return Err(ended(&record)),
-            };
-            // From here on nobody else's commits succeed.
-            let tally = uploads.load(id, PartRange::NONE).await?.tally;
-            let list = record.joins().unwrap_or_default().to_vec();
+            let found = uploads.load(id, PartRange::NONE).await?;
+            match found.record.state {
+                State::Open => {}
+                State::Assembling | State::Assembled => return Ok(Reached::Sealed),
+                _ => return Err(ended(&found.record)),
+            }
             let mut joining = Joining {
                 clock: now.map(|now| (now, Instant::now())),
-                end: tally.bytes,
-                parts: tally.parts,
+                list: found.record.joins().unwrap_or_default().to_vec(),
+                end: found.tally.bytes,
+                parts: found.tally.parts,
                 uploads: uploads.clone(),
-                record,
+                record: found.record,
                 turn,
             };
-            match joining.run(&list).await {
+            match joining.run().await {
                 Ok(reached) => Ok(reached),
                 Err(Verdict::Refused(reason)) => Err(uploads.fail(id, reason).await),
                 Err(Verdict::Lost(_)) => Err(uploads.fail(id, "bytes that were stored are lost".into()).await),
@@ -172,6 +173,7 @@ enum Reached {
 struct Joining {
     uploads: Uploads,
     record: Record,
+    list: Vec<UploadId>,
     /// What the metadata store's clock said when.
     clock: Option<(Timestamp, Instant)>,
     /// End of what is committed, and how many parts that is.
@@ -188,38 +190,52 @@ struct Survey {
     total: Option<u64>,
 }
 
+impl Survey {
+    /// How many bytes can be joined by now.
+    fn reaches(&self, list: &[UploadId]) -> u64 {
+        let complete = |id| self.partials.get(id).filter(|found| is_complete(found));
+        let sizes = list.iter().map_while(complete).map(|found| found.tally.bytes);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
 impl Joining {
-    async fn run(&mut self, list: &[UploadId]) -> Result<Reached, Verdict> {
-        let mut survey = self.survey(list).await?;
+    async fn run(&mut self) -> Result<Reached, Verdict> {
+        let mut survey = self.survey().await?;
+        if survey.total != Some(self.end) && survey.reaches(&self.list) <= self.end {
+            return Ok(Reached::Waiting);
+        }
+        self.own().await?;
         if survey.total == Some(self.end) {
             self.commit(Vec::new(), Some(self.end)).await?;
             return Ok(Reached::Sealed);
         }
         let mut start = 0;
-        for id in list {
-            let Some(partial) = survey.partials.get(id).filter(|found| is_complete(found)) else {
-                if planted(Bug::LostPartialSkipped) && !survey.partials.contains_key(id) {
+        for id in self.list.clone() {
+            let Some(partial) = survey.partials.get(&id).filter(|found| is_complete(found)) else {
+                if planted(Bug::LostPartialSkipped) && !survey.partials.contains_key(&id) {
                     continue;
                 }
                 return Ok(Reached::Waiting);
             };
             let (handle, until) = (partial.record.handle.clone(), start + partial.tally.bytes);
             if self.end < until {
-                let found = self.uploads.load(*id, PartRange::ALL).await?;
+                let found = self.uploads.load(id, PartRange::ALL).await?;
                 if found.record.state != State::Open {
-                    return Err(was(*id, &found.record.state));
+                    return Err(was(id, &found.record.state));
                 }
                 let mut parts = found.parts;
                 parts.retain(|part| part.len > 0);
                 let mut rest = after(&parts, self.end - start)
                     .ok_or_else(|| Verdict::Refused(format!("the partial upload {id} has other parts than before")))?;
                 while !rest.is_empty() {
-                    if survey.made.elapsed() >= self.uploads.inner.config.lease {
-                        survey = self.survey(list).await?;
+                    if survey.made.elapsed() >= self.uploads.inner.config.lease / 2 {
+                        survey = self.survey().await?;
+                        self.renew().await?;
                     }
                     let (group, others) = self.group(rest);
                     rest = others;
-                    let part = self.join(*id, &handle, group).await?;
+                    let part = self.join(id, &handle, group).await?;
                     let total = survey.total.filter(|total| *total == self.end + part.len);
                     self.commit(vec![part], total).await?;
                     if total.is_some() {
@@ -234,9 +250,9 @@ impl Joining {
     }
 
     /// Looks at all partial uploads, and lets those that are complete not expire.
-    async fn survey(&self, list: &[UploadId]) -> Result<Survey, Verdict> {
+    async fn survey(&self) -> Result<Survey, Verdict> {
         let made = Instant::now();
-        let look = stream::iter(distinct(list)).map(async |id| {
+        let look = stream::iter(distinct(&self.list)).map(async |id| {
             let found = self
                 .uploads
                 .inner
@@ -268,7 +284,7 @@ impl Joining {
             }
         }
         let (mut sum, mut all_complete) = (0_u64, true);
-        for found in list.iter().filter_map(|id| partials.get(id)) {
+        for found in self.list.iter().filter_map(|id| partials.get(id)) {
             sum = sum.saturating_add(found.record.plan.size.unwrap_or(found.tally.bytes));
             all_complete &= is_complete(found);
         }
@@ -280,6 +296,40 @@ impl Joining {
             partials,
             total: all_complete.then_some(sum),
         })
+    }
+
+    /// Makes this run the only one whose commits succeed, and goes on from what is committed then.
+    async fn own(&mut self) -> Result<()> {
+        self.record = self.uploads.own_end(self.record.clone()).await?;
+        self.renew().await?;
+        let tally = self.uploads.load(self.record.id, PartRange::NONE).await?.tally;
+        (self.end, self.parts) = (tally.bytes, tally.parts);
+        Ok(())
+    }
+
+    /// Keeps other processes away for another lease, where there may be any.
+    async fn renew(&mut self) -> Result<()> {
+        let inner = &self.uploads.inner;
+        if inner.limits.in_place {
+            return Ok(());
+        }
+        for _ in 0..CONTENTION {
+            let now = self.uploads.load(self.record.id, PartRange::NONE).await?.record;
+            if now.state != State::Open {
+                return Err(ended_or_sealed(&now));
+            }
+            if now.epoch != self.record.epoch {
+                return Err(superseded());
+            }
+            // None: somebody is at it.
+            let next = Record { attempts: 0, ..now };
+            let lease = Wake::After(inner.config.lease);
+            if let Some(renewed) = self.uploads.update(&next, PartsEdit::Keep, lease).await? {
+                self.record = renewed;
+                return Ok(());
+            }
+        }
+        Err(contended())
     }
 
     /// The parts that are joined in one step, and those behind them.

@@ -509,6 +509,89 @@ async fn the_driver_ends_what_an_assembled_one_was_made_of() {
     assert_eq!(gone.kind(), ErrorKind::NotFound);
 }
 
+#[tokio::test(start_paused = true)]
+async fn processes_that_share_their_stores_do_not_stop_each_other() {
+    let (blobs, metadata) = (
+        Arc::new(MemoryBlobs::new()),
+        Arc::new(MemoryMetadata::with_clock(Arc::new(Virtual(
+            tokio::time::Instant::now(),
+        )))),
+    );
+    let plan = Arc::new(Calls::default());
+    let process = async || {
+        Uploads::with(
+            FaultyBlobs::new(blobs.clone(), Arc::new(plan.clone())),
+            metadata.clone(),
+        )
+        .authorizer(OwnerOnly)
+        .checkpoint(40)
+        .configure(|config| {
+            config.join_step = 100;
+            config.lease = Duration::from_secs(20);
+        })
+        .build()
+        .await
+        .unwrap()
+    };
+    let (one, other) = (process().await, process().await);
+    let (first, second) = (bytes(1, 800), bytes(2, 80));
+    let ids = [partial(&one, &first).await];
+    let id = one
+        .concatenate(&alice(), NewUpload::new("a"), &ids, true)
+        .await
+        .unwrap()
+        .id();
+    assert_eq!(state(&one, id).await, State::Assembled);
+    assert_eq!(plan.joins(), 10, "80 bytes a step");
+
+    // It takes longer than a lease, and clients ask the other process all the time.
+    let ids = [partial(&one, &first).await, partial(&one, &second).await];
+    let (joining, list) = (one.clone(), ids);
+    let join = tokio::spawn(async move { joining.concatenate(&alice(), NewUpload::new("a"), &list, false).await });
+    while !join.is_finished() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for upload in other.list(&alice(), Page::new(0, 9)).await.unwrap() {
+            if !upload.record().is_partial() {
+                other.take_over(&alice(), upload.id()).await.unwrap();
+            }
+        }
+    }
+    let upload = join.await.unwrap().unwrap();
+    assert_eq!(upload.state(), State::Assembled);
+    assert_eq!(plan.joins(), 10 + 11, "none was done in vain");
+    assert_eq!(content(&other, upload.id()).await, [first, second].concat());
+
+    // The one that is at it dies: the other goes on once the lease is over.
+    let ids = [partial(&one, &bytes(3, 800)).await];
+    let alice = alice();
+    let join = one.concatenate(&alice, NewUpload::new("a"), &ids, false);
+    assert!(tokio::time::timeout(Duration::from_secs(12), join).await.is_err());
+    one.shutdown(Duration::ZERO).await;
+    let all = other.list(&alice, Page::new(0, 1)).await.unwrap();
+    assert_eq!(ended(&other, all[0].id()).await.state(), State::Assembled);
+    assert_eq!(content(&other, all[0].id()).await, bytes(3, 800));
+}
+
+/// Each join takes five seconds, and is counted.
+#[derive(Debug, Default)]
+struct Calls(std::sync::atomic::AtomicUsize);
+
+impl Calls {
+    fn joins(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+impl crate::conformance::fault::Faults for Arc<Calls> {
+    fn next(&self, call: Call) -> Fault {
+        if call != Call::Join {
+            return Fault::None;
+        }
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Fault::Delay(Duration::from_secs(5))
+    }
+}
+
 #[tokio::test]
 async fn many_small_ones_make_one() {
     let uploads = Uploads::with(MemoryBlobs::new(), MemoryMetadata::new())
@@ -528,6 +611,73 @@ async fn many_small_ones_make_one() {
     let upload = tokio::spawn(join).await.unwrap().unwrap();
     assert_eq!(content(&uploads, upload.id()).await, pieces.concat());
     nothing_else_is_left(&uploads, upload.id()).await;
+}
+
+/// A concatenation that is dropped at any await is done by the driver, or not at all.
+#[cfg(feature = "disk")]
+#[tokio::test(start_paused = true)]
+async fn a_concatenation_can_be_dropped_at_every_await() {
+    use crate::{
+        blob::disk::{DiskOptions, sim::SimFs, store::Disk},
+        conformance::fault::FaultyMetadata,
+    };
+    let (mut at, mut begun) = (0, 0);
+    loop {
+        let fs = SimFs::new(7);
+        fs.set_latency(Duration::from_millis(1));
+        let disk = Disk::on(fs.clone(), &DiskOptions::default()).await.unwrap();
+        let metadata = MemoryMetadata::with_clock(Arc::new(Virtual(tokio::time::Instant::now())));
+        let slow = |_: Call| Fault::Delay(Duration::from_millis(1));
+        let uploads = Uploads::with(disk, FaultyMetadata::new(metadata, Arc::new(slow)))
+            .authorizer(OwnerOnly)
+            .checkpoint(40)
+            .orphan_grace(Duration::ZERO)
+            .configure(|config| config.join_step = 50)
+            .build()
+            .await
+            .unwrap();
+        let pieces = [bytes(1, 100), bytes(2, 30)];
+        let ids = [partial(&uploads, &pieces[0]).await, partial(&uploads, &pieces[1]).await];
+        let alice = alice();
+        let join = uploads.concatenate(&alice, NewUpload::new("a"), &ids, false);
+        let mut join = Box::pin(join);
+        let mut left = at;
+        let done = std::future::poll_fn(|context| match join.as_mut().poll(context) {
+            std::task::Poll::Ready(done) => std::task::Poll::Ready(Some(done)),
+            std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
+            std::task::Poll::Pending => {
+                left -= 1;
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+        drop(join);
+        if done.is_none() {
+            tokio::time::sleep(Duration::from_secs(200)).await;
+        }
+        let all = uploads.list(&alice, Page::new(0, 9)).await.unwrap();
+        let id = match all.iter().find(|upload| !upload.record().is_partial()) {
+            Some(upload) => {
+                begun += 1;
+                upload.id()
+            }
+            None => uploads
+                .concatenate(&alice, NewUpload::new("a"), &ids, false)
+                .await
+                .unwrap()
+                .id(),
+        };
+        assert_eq!(state(&uploads, id).await, State::Assembled, "dropped at await {at}");
+        assert_eq!(content(&uploads, id).await, pieces.concat());
+        nothing_else_is_left(&uploads, id).await;
+        assert_eq!(fs.paths().len(), 1, "dropped at await {at}: {:?}", fs.paths());
+        uploads.shutdown(Duration::from_secs(1)).await;
+        if matches!(done, Some(done) if done.is_ok()) {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 5 && begun > 2, "{at} {begun}");
 }
 
 #[cfg(all(feature = "disk", feature = "redb"))]
@@ -553,8 +703,8 @@ mod restarted {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_join_that_was_cut_off_goes_on_where_it_was() {
-        // Each step in turn never answers, and the process ends.
-        for (step, fault) in (0..6).flat_map(|step| [(step, Fault::Hang), (step, Fault::HangAfter)]) {
+        // A step never answers, and the process ends.
+        for (step, fault) in [(0, Fault::HangAfter), (2, Fault::Hang), (5, Fault::HangAfter)] {
             let root = tempfile::tempdir().unwrap();
             let plan = Arc::new(ScriptedFaults::new().on(Call::Join, step, fault));
             let uploads = open(root.path(), plan.clone()).await;
