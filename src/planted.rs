@@ -39,6 +39,10 @@ pub(crate) enum Bug {
     OffsetToldBeforeStopped,
     /// The last byte of an upload that seals itself does not seal it.
     LastByteDoesNotSeal,
+    /// A partial upload that is gone is left out when the others are joined.
+    LostPartialSkipped,
+    /// Partial uploads end before the upload that they were joined to is published.
+    PartialsEndedBeforePublication,
 }
 
 /// Whether `bug` is planted on this thread.

@@ -16,10 +16,12 @@ use crate::{
 
 #[cfg(feature = "disk")]
 pub mod disk;
+mod join;
 mod memory;
 
 #[cfg(feature = "disk")]
 pub use disk::DiskBlobs;
+pub(crate) use join::same_upload;
 pub use memory::MemoryBlobs;
 
 /// The bytes of a blob, in order.
@@ -61,6 +63,26 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// The bytes of these parts before they are published, to be read back and inspected; `None`
     /// if the store cannot read them before [`complete`](Self::complete).
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>>;
+
+    /// Puts the bytes of `parts` of another upload, one behind the other, into a slot of this one, as one part.
+    ///
+    /// It is an attempt at that slot like one through [`open`](Self::open): it claims it, a newer claim or a seal supersedes it,
+    /// and what it put there is durable on return. Asked again it does the same again. Of the upload `from`, which may be
+    /// discarded meanwhile, nothing changes, and nothing that was published does.
+    ///
+    /// A store that can move bytes where they lie should. What is written here lets them stream through
+    /// [`read_parts`](Self::read_parts) and [`open`](Self::open), and compares them with their checksums.
+    ///
+    /// # Errors
+    /// As [`PartWriter::write`]; [`Invalid`](crate::ErrorKind::Invalid) from a store that cannot do it at all, or if both
+    /// uploads are the same one.
+    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+        if into == from {
+            return Err(same_upload());
+        }
+        let writer = self.open(into, slot).await?;
+        join::stream(writer, self.read_parts(from, parts).await, parts).await
+    }
 
     /// Makes the blob of these parts, in this order, and publishes it under `key`.
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed>;
@@ -137,6 +159,16 @@ impl Slot {
             max_len,
         }
     }
+}
+
+/// The answer of [`BlobStore::join`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Joined {
+    /// The slot holds exactly these bytes, durably.
+    Done(Receipt),
+    /// These parts are definitely not there as recorded; the slot holds nothing that counts.
+    PartsLost(Vec<u32>),
 }
 
 /// The answer of [`BlobStore::complete`].
@@ -218,6 +250,9 @@ macro_rules! through_pointer {
             }
             async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
                 (**self).read_parts(handle, parts).await
+            }
+            async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+                (**self).join(into, slot, from, parts).await
             }
             async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {
                 (**self).complete(handle, key, parts).await

@@ -19,7 +19,7 @@ use futures_util::StreamExt as _;
 use super::bounded;
 use crate::{
     Crc64,
-    blob::{BlobStore, ByteRange, Completed, PartWriter, Slot},
+    blob::{BlobStore, ByteRange, Completed, Joined, PartWriter, Slot},
     error::{ErrorKind, Result},
     upload::{Blob, Handle, Key, Part, Plan, Receipt, UploadId},
 };
@@ -28,6 +28,7 @@ mod claim;
 mod complete;
 mod discard;
 mod durable;
+mod join;
 mod read;
 mod write;
 
@@ -35,6 +36,7 @@ pub use claim::*;
 pub use complete::*;
 pub use discard::*;
 pub use durable::durability;
+pub use join::*;
 pub use read::*;
 pub use write::*;
 
@@ -80,6 +82,12 @@ suite![
     ranges_are_read,
     delete_removes_one_blob,
     keys_nest,
+    joined_parts_make_one_part,
+    a_join_can_be_done_again,
+    a_join_changes_nothing_it_is_made_of,
+    a_join_names_lost_parts,
+    a_join_claims_its_slot,
+    a_join_never_touches_what_is_published,
 ];
 
 fn upload_id(number: u32) -> UploadId {

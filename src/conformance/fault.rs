@@ -78,6 +78,8 @@ pub enum Call {
     Finish,
     /// `BlobStore::read_parts`.
     ReadParts,
+    /// `BlobStore::join`.
+    Join,
     /// `BlobStore::complete`.
     Complete,
     /// `BlobStore::discard`.

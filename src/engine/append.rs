@@ -20,7 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     metadata::{Committed, Guard, PartRange, PartsEdit},
     planted::{Bug, planted},
-    upload::{Algorithm, Concat, Digest, Layout, Part, Record, Snapshot, State, UploadId, Wake},
+    upload::{Algorithm, Digest, Layout, Part, Record, Snapshot, State, UploadId, Wake},
 };
 
 /// What a client says of an append. See [`Uploads::append_with`].
@@ -148,6 +148,12 @@ impl Uploads {
             .find(caller, Address::Id(id), Action::Write, PartRange::NONE)
             .await?;
         check(&found, offset)?;
+        if append.completes && found.record.is_partial() {
+            return Err(Error::invalid(
+                "complete",
+                "A partial upload is not completed by itself, but joined with others",
+            ));
+        }
         let turn = self.inner.live.take_over(Spot::End(id)).await?;
         let snapshot = self.load(id, PartRange::NONE).await?;
         check(&snapshot, offset)?;
@@ -180,7 +186,8 @@ impl Uploads {
     }
 
     /// Stops whoever appends to `id` and answers the offset from which the next append goes on: what a client asks before it
-    /// resumes. Unlike [`status`](Self::status), which disturbs nobody.
+    /// resumes. Unlike [`status`](Self::status), which disturbs nobody. An upload that is made of others is gone on with in the
+    /// background.
     ///
     /// # Errors
     /// Those of [`status`](Self::status).
@@ -190,7 +197,9 @@ impl Uploads {
             .find(caller, Address::Id(id), Action::Write, PartRange::NONE)
             .await?;
         let is_written = found.record.plan.layout == Layout::Sequential && found.record.state == State::Open;
-        if is_written && !planted(Bug::OffsetToldBeforeStopped) {
+        if found.record.joins().is_some() {
+            self.nudge(&found.record);
+        } else if is_written && !planted(Bug::OffsetToldBeforeStopped) {
             let _turn = self.inner.live.take_over(Spot::End(id)).await?;
             if !self.inner.limits.in_place
                 && let Err(error) = self.own_end(self.load(id, PartRange::NONE).await?.record).await
@@ -204,7 +213,7 @@ impl Uploads {
 
     /// Makes this request the only one whose commits succeed: on stores that many processes share by a new epoch, else by
     /// the one of this process, whose turns keep its own requests apart.
-    async fn own_end(&self, record: Record) -> Result<Record> {
+    pub(super) async fn own_end(&self, record: Record) -> Result<Record> {
         if self.inner.limits.in_place {
             return self.fence(record).await;
         }
@@ -237,7 +246,7 @@ fn check(snapshot: &Snapshot, offset: u64) -> Result<()> {
     if record.state != State::Open {
         return Err(ended_or_sealed(record));
     }
-    if matches!(record.concat, Some(Concat::Final(_))) {
+    if record.joins().is_some() {
         return Err(Error::new(
             ErrorKind::Forbidden,
             "This upload is made of partial ones and takes no bytes of its own",

@@ -46,6 +46,16 @@ impl Uploads {
         let id = snapshot.record.id;
         for _ in 0..CONTENTION {
             match snapshot.record.state {
+                State::Open if snapshot.record.is_partial() => {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "This is a partial upload: it is joined with others, not assembled by itself",
+                    ));
+                }
+                State::Open if snapshot.record.joins().is_some() => {
+                    self.join_and_publish(id, None).await?;
+                    snapshot = self.load(id, PartRange::ALL).await?;
+                }
                 State::Open => {
                     let size = coverage(&snapshot)?;
                     if let Some(expected) = checksum {
@@ -102,6 +112,11 @@ impl Uploads {
             // What is left is swept later if this fails.
             if let Err(error) = self.inner.blobs.discard(&snapshot.record.handle).await {
                 tracing::warn!(%id, %error, "leftovers of a finished assembly are left to the sweep");
+            }
+            if snapshot.record.joins().is_some()
+                && let Err(error) = self.end_partials(&snapshot.record).await
+            {
+                tracing::warn!(%id, %error, "the partial uploads of a finished one end later");
             }
             Ok(Upload::new(snapshot))
         } else {
@@ -163,6 +178,10 @@ impl Uploads {
         blob: Blob,
         crc64: u64,
     ) -> Result<Snapshot> {
+        if planted(Bug::PartialsEndedBeforePublication) {
+            self.end_partials(&record).await?;
+            record = self.load(record.id, PartRange::NONE).await?.record;
+        }
         for _ in 0..CONTENTION {
             let mut next = record.clone();
             next.crc64 = Some(crc64);

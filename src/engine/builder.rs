@@ -98,6 +98,8 @@ pub(crate) struct Config {
     pub(crate) spool: Spool,
     pub(crate) spool_bytes: u64,
     pub(crate) checkpoint: u64,
+    /// The most bytes of a partial upload that are joined in one step.
+    pub(crate) join_step: u64,
     pub(crate) batch: usize,
     pub(crate) key_template: Arc<str>,
     pub(crate) verify: Verify,
@@ -158,6 +160,7 @@ impl Default for Config {
             spool: Spool::Files(None),
             spool_bytes: 8 << 30,
             checkpoint: 16 << 20,
+            join_step: 256 << 20,
             batch: 512 << 10,
             key_template: "videos/originals/{target}_{file_name}".into(),
             verify: Verify::default(),

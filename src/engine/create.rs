@@ -40,28 +40,38 @@ impl Uploads {
         self.authorize(caller, Action::Create, subject).await?;
         let plan = self.plan(new.size, new.chunks)?;
         check_metadata(&[&new.metadata, &new.notes])?;
+        if new.partial && plan.layout == Layout::Indexed {
+            return Err(Error::invalid(
+                "partial",
+                "A partial upload takes appends, not numbered chunks",
+            ));
+        }
         if new.named {
             let by = Lookup::Name(caller.owner(), new.target.as_ref(), &file_name);
             if let Some(found) = self.inner.metadata.load(by, PartRange::ALL).await? {
                 return self.join_named(caller, found, &new, &plan).await;
             }
         }
-        let wanted = Wanted {
-            file_name,
-            target: new.target.clone(),
-            named: new.named,
-            protocol: new.protocol,
-            metadata: new.metadata.clone(),
-            checksum: new.checksum.clone(),
-            key: new.key.clone(),
-            plan: plan.clone(),
-            notes: new.notes.clone(),
-            seals_itself: new.seals_itself && !new.partial,
-            wanted_digest: new.wanted_digest,
-            concat: new.partial.then_some(Concat::Partial),
-        };
+        let concat = new.partial.then_some(Concat::Partial);
+        let wanted = Wanted::of(&new, file_name, plan.clone(), concat);
+        match self.store_new(caller, &wanted, wake).await? {
+            Stored::New(created) => Ok(Upload::created(created)),
+            Stored::NameTaken(existing) => {
+                let found = self.load(existing, PartRange::ALL).await?;
+                self.join_named(caller, found, &new, &plan).await
+            }
+        }
+    }
+
+    /// Begins an upload in the blob store and records it, with nothing in it yet.
+    pub(super) async fn store_new(
+        &self,
+        caller: &Caller,
+        wanted: &Wanted,
+        wake: impl Fn(&Record) -> Wake + Send,
+    ) -> Result<Stored> {
         for attempt in 0..super::CONTENTION {
-            let (record, creating) = self.draft(caller, &wanted, attempt > 0).await?;
+            let (record, creating) = self.draft(caller, wanted, attempt > 0).await?;
             let handle = self.inner.blobs.begin(record.id, &record.key, &record.plan).await?;
             let record = Record {
                 handle: handle.clone(),
@@ -79,15 +89,12 @@ impl Uploads {
                         revision: 1,
                         ..Tally::default()
                     };
-                    return Ok(Upload::created(Snapshot::new(record, tally, Vec::new())));
+                    return Ok(Stored::New(Snapshot::new(record, tally, Vec::new())));
                 }
                 Ok(refused) => {
                     self.discard_unrecorded(&handle, creating).await;
                     match refused {
-                        Created::NameTaken(existing) => {
-                            let found = self.load(existing.id, PartRange::ALL).await?;
-                            return self.join_named(caller, found, &new, &plan).await;
-                        }
+                        Created::NameTaken(existing) => return Ok(Stored::NameTaken(existing.id)),
                         Created::OverQuota(bound) => return Err(over_quota(bound)),
                         _ => {}
                     }
@@ -142,6 +149,12 @@ impl Uploads {
                     ));
                 }
                 None if record.state != State::Open => return Err(super::ended_or_sealed(&record)),
+                None if record.joins().is_some() => {
+                    return Err(Error::new(
+                        ErrorKind::Forbidden,
+                        "The size of an upload that is made of partial ones follows from theirs",
+                    ));
+                }
                 None if tally.bytes > size || record.plan.layout == Layout::Indexed => {
                     return Err(Error::invalid("size", "The upload has more bytes already"));
                 }
@@ -161,7 +174,7 @@ impl Uploads {
         Err(contended())
     }
 
-    fn check_size(&self, size: u64) -> Result<()> {
+    pub(super) fn check_size(&self, size: u64) -> Result<()> {
         let max = self.inner.config.max_size;
         if size > max {
             return Err(Error::too_large(format!("A file may have {max} bytes at most"), max));
@@ -222,9 +235,11 @@ impl Uploads {
         let id = UploadId::from_bytes(bytes);
         let creating = self.inner.live.creating(id);
         let config = &self.inner.config;
-        let key = match &wanted.key {
-            Some(key) => key.clone(),
-            None => config.key(id, wanted.target.as_ref(), &wanted.file_name)?,
+        let key = match (&wanted.key, &wanted.concat) {
+            // It is never published: the key that comes to mind is that of the upload it is joined to.
+            (_, Some(Concat::Partial)) => Key::parse(&format!("partial/{}", Key::segment(&id.to_string())))?,
+            (Some(key), _) => key.clone(),
+            (None, _) => config.key(id, wanted.target.as_ref(), &wanted.file_name)?,
         };
         let handle = Handle::new("");
         let mut record = Record::new(
@@ -244,7 +259,10 @@ impl Uploads {
         record.seals_itself = wanted.seals_itself;
         record.wanted_digest = wanted.wanted_digest;
         record.concat.clone_from(&wanted.concat);
-        record.expire_after = config.expire_after;
+        // One that is made of others ends with them.
+        record.expire_after = config.expire_after.filter(|_| record.joins().is_none());
+        // Nobody is at joining it yet.
+        record.attempts = u32::from(record.joins().is_some());
         record.epoch = self.incarnation();
         for hook in &*config.hooks {
             hook.before_create(&mut record).await?;
@@ -415,8 +433,15 @@ enum First {
     Again,
 }
 
+/// How the attempt at a new upload ended.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is answered")]
+pub(super) enum Stored {
+    New(Snapshot),
+    NameTaken(UploadId),
+}
+
 /// What an upload shall be, before it has an id and a key.
-struct Wanted {
+pub(super) struct Wanted {
     file_name: FileName,
     target: Option<Target>,
     named: bool,
@@ -431,8 +456,27 @@ struct Wanted {
     concat: Option<Concat>,
 }
 
+impl Wanted {
+    pub(super) fn of(new: &NewUpload, file_name: FileName, plan: Plan, concat: Option<Concat>) -> Self {
+        Self {
+            file_name,
+            target: new.target.clone(),
+            named: new.named,
+            protocol: new.protocol,
+            metadata: new.metadata.clone(),
+            checksum: new.checksum.clone(),
+            key: new.key.clone(),
+            plan,
+            notes: new.notes.clone(),
+            seals_itself: new.seals_itself && concat.is_none(),
+            wanted_digest: new.wanted_digest,
+            concat,
+        }
+    }
+}
+
 /// Metadata ends up in headers and pages: it is refused here with what could break out of them.
-fn check_metadata(metadata: &[&BTreeMap<String, String>]) -> Result<()> {
+pub(super) fn check_metadata(metadata: &[&BTreeMap<String, String>]) -> Result<()> {
     let texts = || metadata.iter().copied().flatten().flat_map(|(key, value)| [key, value]);
     if texts().map(String::len).sum::<usize>() > MAX_METADATA {
         return Err(Error::invalid(

@@ -103,8 +103,16 @@ impl Uploads {
                     crate::ErrorKind::Gone | crate::ErrorKind::Failed | crate::ErrorKind::Incomplete => Ok(()),
                     _ => Err(error),
                 }),
+            State::Open if record.joins().is_some() => {
+                self.events_pending(&record);
+                self.drive_join(record.id, now).await
+            }
             _ if !record.outbox.is_empty() => self.tell(record.id).await,
             State::Open => Ok(()),
+            State::Assembled if record.staged && record.joins().is_some() => {
+                self.inner.blobs.discard(&record.handle).await?;
+                self.end_partials(&record).await
+            }
             State::Assembled => {
                 self.inner.blobs.discard(&record.handle).await?;
                 match self.inner.config.retain_assembled {

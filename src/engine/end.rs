@@ -142,6 +142,8 @@ impl Uploads {
         let config = &self.inner.config;
         match record.state {
             _ if !record.outbox.is_empty() => Wake::After(super::driver::RETELL),
+            // Its partial uploads are there yet.
+            State::Assembled if record.staged && record.joins().is_some() => Wake::After(config.lease),
             State::Assembled => config.retain_assembled.map_or(Wake::Never, Wake::After),
             // Bytes are left to be removed: somebody must, should this process die first.
             _ if record.staged || record.key_held => Wake::After(config.lease),

@@ -68,6 +68,30 @@ impl Live {
         }
     }
 
+    /// Waits for `spot` without disturbing who is there, and gives way to whoever takes it over later.
+    pub(crate) async fn queue_below(&self, spot: Spot) -> Turn {
+        let turns = self.spots.get(spot);
+        let ticket = turns.last.load(Ordering::SeqCst);
+        let guard = Arc::clone(&turns.lock).lock_owned().await;
+        Turn {
+            ticket,
+            _guard: guard,
+            turns,
+        }
+    }
+
+    /// The same, unless somebody is there.
+    pub(crate) fn try_below(&self, spot: Spot) -> Option<Turn> {
+        let turns = self.spots.get(spot);
+        let ticket = turns.last.load(Ordering::SeqCst);
+        let guard = Arc::clone(&turns.lock).try_lock_owned().ok()?;
+        Some(Turn {
+            ticket,
+            _guard: guard,
+            turns,
+        })
+    }
+
     /// Marks `id` as being created here, so that no sweep takes its bytes for left over.
     pub(crate) fn creating(self: &Arc<Self>, id: UploadId) -> Creating {
         lock(&self.creating).insert(id);

@@ -13,6 +13,7 @@ mod create;
 mod driver;
 mod end;
 mod intake;
+mod join;
 mod live;
 mod random;
 mod receive;

@@ -6,6 +6,7 @@
 
 mod cancel;
 mod client;
+mod concat;
 mod model;
 mod world;
 mod writers;
@@ -21,7 +22,11 @@ type Coverage = BTreeMap<String, u64>;
 
 /// Runs the history of `seed`; says what it has seen, or which promise was broken.
 fn run(seed: u64) -> Result<Coverage, String> {
-    on_virtual_time(History::new(seed).run())
+    run_as(seed, History::new)
+}
+
+fn run_as(seed: u64, history: fn(u64) -> History) -> Result<Coverage, String> {
+    on_virtual_time(async move { history(seed).run().await })
 }
 
 /// Runs a history on one thread, where all waiting is virtual.
@@ -31,13 +36,13 @@ fn on_virtual_time(history: impl Future<Output = Result<Coverage, String>>) -> R
         .start_paused(true)
         .build()
         .unwrap();
-    let history = std::panic::catch_unwind(AssertUnwindSafe(|| {
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
         // Only what waits for ever is stopped by it.
         let bound = Duration::from_secs(40 * 86_400);
         runtime.block_on(async { tokio::time::timeout(bound, history).await })
     }));
     drop(runtime);
-    match history {
+    match ended {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err("the history never came to an end".into()),
         Err(panic) => {
@@ -54,7 +59,7 @@ fn from_env(name: &str) -> Option<u64> {
 }
 
 /// Seeds from `first` on, on both cores, until one fails.
-fn run_many(first: u64, count: u64) -> (Coverage, Option<(u64, String)>) {
+fn run_many(first: u64, count: u64, history: fn(u64) -> History) -> (Coverage, Option<(u64, String)>) {
     let threads = std::thread::available_parallelism()
         .map_or(1, |n| n.get() as u64)
         .min(count.max(1));
@@ -69,7 +74,7 @@ fn run_many(first: u64, count: u64) -> (Coverage, Option<(u64, String)>) {
                     if failed.lock().unwrap().is_some() {
                         break;
                     }
-                    match run(seed) {
+                    match run_as(seed, history) {
                         Ok(seen) => merge(&mut mine, seen),
                         Err(broken) => {
                             failed.lock().unwrap().get_or_insert((seed, broken));
@@ -98,7 +103,7 @@ fn histories_keep_every_promise() {
     let count = from_env("SIMULATION_HISTORIES").unwrap_or(300);
     let first = from_env("SIMULATION_FIRST").unwrap_or(1);
     let began = std::time::Instant::now();
-    let (coverage, failed) = run_many(first, count);
+    let (coverage, failed) = run_many(first, count, History::new);
     println!(
         "{count} histories from seed {first} in {:.1} s",
         began.elapsed().as_secs_f64()
@@ -129,17 +134,52 @@ fn histories_keep_every_promise() {
     }
 }
 
+/// `SIMULATION_JOINT=n` repeats one of these, told aloud.
+#[test]
+fn concatenations_keep_every_promise() {
+    if let Some(seed) = from_env("SIMULATION_JOINT") {
+        run_as(seed, History::of_joints).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        return;
+    }
+    let count = from_env("SIMULATION_HISTORIES").unwrap_or(300);
+    let first = from_env("SIMULATION_FIRST").unwrap_or(1);
+    let (coverage, failed) = run_many(first, count, History::of_joints);
+    for (what, times) in &coverage {
+        println!("  {what}: {times}");
+    }
+    if let Some((seed, broken)) = failed {
+        panic!("SIMULATION_JOINT={seed}: {broken}");
+    }
+    for must in [
+        "fault",
+        "crash: kill",
+        "crash: power loss",
+        "joint assembled",
+        "joint failed",
+        "joint aborted",
+        "joint deleted",
+        "partial deleted",
+        "partial expired",
+        "partial aborted",
+    ] {
+        assert!(
+            coverage.keys().any(|what| what.starts_with(must)),
+            "nothing of {must:?} was seen"
+        );
+    }
+}
+
 /// The histories it may take to catch a planted bug. A rare one is looked for where it was last found: elsewhere it takes longer.
 const PATIENCE: u64 = 40_000;
 
 macro_rules! caught {
-    ($($name:ident: $bug:ident from $first:literal),* $(,)?) => {$(
+    ($run:expr; $($name:ident: $bug:ident from $first:literal),* $(,)?) => {$(
         #[test]
         fn $name() {
             let patience = from_env("SIMULATION_PATIENCE").unwrap_or(PATIENCE);
             let _planted = plant(Bug::$bug);
             for seed in $first..$first + patience {
-                if let Err(broken) = run(seed) {
+                if let Err(broken) = $run(seed) {
                     println!("{:?} is caught by seed {seed}: {broken}", Bug::$bug);
                     return;
                 }
@@ -150,6 +190,7 @@ macro_rules! caught {
 }
 
 caught! {
+    run;
     catches_acknowledge_before_commit: AcknowledgeBeforeCommit from 1,
     catches_no_directory_fsync: NoDirectoryFsync from 1,
     catches_commit_without_open_check: CommitWithoutOpenCheck from 170,
@@ -165,4 +206,10 @@ caught! {
     catches_complete_trusts_key: CompleteTrustsKey from 330,
     catches_expiry_by_node_clock: ExpiryByNodeClock from 1,
     catches_fsync_retried_after_eio: FsyncRetriedAfterEio from 280,
+}
+
+caught! {
+    (|seed| run_as(seed, History::of_joints));
+    catches_lost_partial_skipped: LostPartialSkipped from 1,
+    catches_partials_ended_before_publication: PartialsEndedBeforePublication from 1,
 }

@@ -97,7 +97,7 @@ impl Model {
             coverage: Coverage::new(),
             events: BTreeMap::new(),
             order: HashMap::new(),
-            told_aloud: super::from_env("SIMULATION_SEED").is_some(),
+            told_aloud: super::from_env("SIMULATION_SEED").is_some() || super::from_env("SIMULATION_JOINT").is_some(),
             began: Instant::now(),
         }
     }

@@ -14,6 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     Coverage,
     client::Client,
+    concat::{self, Joints},
     model::{File, Model},
 };
 use crate::{
@@ -53,6 +54,8 @@ pub(super) struct History {
     world: World,
     fs: SimFs,
     files: Vec<File>,
+    /// Instead of files, what is sent in pieces and joined.
+    joints: Option<Joints>,
     seed: u64,
 }
 
@@ -160,7 +163,21 @@ impl History {
             rates,
             calm: Arc::default(),
         };
-        Self { world, fs, files, seed }
+        Self {
+            world,
+            fs,
+            files,
+            joints: None,
+            seed,
+        }
+    }
+
+    /// A history of concatenations alone.
+    pub(super) fn of_joints(seed: u64) -> Self {
+        let mut history = Self::new(seed.wrapping_add(1 << 40));
+        history.files.clear();
+        history.joints = Some(Joints::draw(&history.world));
+        history
     }
 
     pub(super) async fn run(mut self) -> Result<Coverage, String> {
@@ -168,7 +185,10 @@ impl History {
         let crashes = self.world.below(3);
         self.start().await;
         let clients: Vec<_> = (0..2)
-            .map(|number| tokio::spawn(Client::new(number, self.world.clone(), self.files.clone()).run()))
+            .map(|number| match &self.joints {
+                None => tokio::spawn(Client::new(number, self.world.clone(), self.files.clone()).run()),
+                Some(joints) => tokio::spawn(concat::Client::new(number, self.world.clone(), joints.clone()).run()),
+            })
             .collect();
         let clients = futures_util::future::try_join_all(clients);
         tokio::pin!(clients);
@@ -330,6 +350,7 @@ impl History {
             .configure(|config| {
                 config.spool = Spool::Memory;
                 config.batch = 50;
+                config.join_step = 150;
                 config.tick = Duration::from_secs(5);
                 config.lease = Duration::from_secs(30);
                 config.sweep_every = Duration::from_secs(300);
@@ -362,6 +383,16 @@ impl History {
             }
         }
         // I7: with no client's help from here.
+        if let Some(joints) = &self.joints {
+            joints.check(&self.world, false).await;
+            if self.world.chance(50) {
+                joints.finish(&self.world).await;
+            }
+            tokio::time::sleep(Duration::from_secs(200)).await;
+            joints.check(&self.world, true).await;
+            // A partial upload is kept for another one that is waited for.
+            tokio::time::sleep(2 * EXPIRE).await;
+        }
         tokio::time::sleep(EXPIRE + Duration::from_secs(300)).await;
         let uploads = self.world.engine().await;
         uploads.sweep().await.expect("a sweep without faults");
@@ -381,6 +412,9 @@ impl History {
                 upload.record().outbox
             );
             self.world.model().check_events(upload);
+        }
+        if let Some(joints) = &self.joints {
+            joints.check(&self.world, true).await;
         }
         let left: Vec<_> = self.fs.paths();
         let blobs = left.iter().filter(|path| path.starts_with("blobs/")).count();

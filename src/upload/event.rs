@@ -47,7 +47,7 @@ pub enum EventKind {
     Expired,
     /// It can never be assembled.
     Failed,
-    /// The finished blob was deleted.
+    /// The finished blob was deleted; or a partial upload ended because the blob that it was joined to is published.
     Deleted,
 }
 

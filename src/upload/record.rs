@@ -45,7 +45,7 @@ pub enum State {
     Aborted,
     /// Nobody went on with it in time.
     Expired,
-    /// The finished blob was deleted.
+    /// The finished blob was deleted; or it was a partial upload, and the blob that it was joined to is published.
     Deleted,
 }
 
@@ -299,6 +299,19 @@ impl Record {
         self.key_held.then_some(&self.key)
     }
 
+    /// Whether it is sent to be joined with others.
+    pub(crate) const fn is_partial(&self) -> bool {
+        matches!(self.concat, Some(Concat::Partial))
+    }
+
+    /// The partial uploads that are joined to this one.
+    pub(crate) fn joins(&self) -> Option<&[UploadId]> {
+        match &self.concat {
+            Some(Concat::Final(partials)) => Some(partials),
+            _ => None,
+        }
+    }
+
     /// The bytes this upload counts for against its owner's quota: those declared or those
     /// stored, whichever are more; none once it has ended.
     #[must_use]
@@ -321,7 +334,9 @@ impl Record {
             Wake::After(wait) => self.due_at = Some(now.after(wait)),
             Wake::AtExpiry => {
                 self.expires_at = self.expire_after.map(|after| now.after(after));
-                if self.outbox.is_empty() || self.due_at.is_none() {
+                // What waits for the driver goes on waiting for it.
+                let waits = !self.outbox.is_empty() || self.joins().is_some();
+                if !waits || self.due_at.is_none() {
                     self.due_at = self.expires_at;
                 }
             }

@@ -59,10 +59,12 @@ pub(crate) trait Fs: Clone + fmt::Debug + Send + Sync + 'static {
     /// Reads up to `len` bytes from `offset` on; fewer only at the end of the file.
     fn read(&self, file: &Self::File, offset: u64, len: usize) -> impl Future<Output = io::Result<Bytes>> + Send;
 
-    /// Copies the first `len` bytes of `from` to `offset` of `to`.
+    /// Copies `len` bytes from `start` of `from` on to `offset` of `to`, or lets both files have them where the file system
+    /// can. [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if there are fewer, and then some may have been copied.
     fn copy(
         &self,
         from: &Self::File,
+        start: u64,
         to: &Self::File,
         offset: u64,
         len: u64,

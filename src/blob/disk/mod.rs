@@ -15,6 +15,7 @@
 
 mod claims;
 pub(crate) mod fs;
+mod join;
 mod options;
 mod place;
 mod publish;
@@ -35,7 +36,7 @@ use async_trait::async_trait;
 
 use self::{real::RealFs, store::Disk};
 use crate::{
-    blob::{BlobBody, BlobStore, ByteRange, Completed, Limits, PartWriter, Slot},
+    blob::{BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
     error::Result,
     upload::{Blob, Handle, Key, Part, Plan, UploadId},
 };
@@ -63,8 +64,9 @@ impl DiskBlobs {
         DiskOptions::default().open(root).await
     }
 
-    /// How many bytes [`complete`](BlobStore::complete) had to copy since the store was opened: those of parts
-    /// that were kept aside.
+    /// How many bytes were copied since the store was opened: those of parts that were kept aside, by
+    /// [`complete`](BlobStore::complete), and all that was [joined](BlobStore::join), where the file system lets files
+    /// share bytes too.
     #[must_use]
     pub fn copied_bytes(&self) -> u64 {
         self.disk.copied_bytes()
@@ -84,6 +86,9 @@ impl BlobStore for DiskBlobs {
     }
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
         self.disk.read_parts(handle, parts).await
+    }
+    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+        self.disk.join(into, slot, from, parts).await
     }
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {
         self.disk.complete(handle, key, parts).await

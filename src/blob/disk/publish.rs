@@ -107,7 +107,7 @@ impl<F: Fs> Shared<F> {
         let mut changed = !asides.is_empty();
         for aside in asides {
             let from = self.fs.open(aside.path, Open::Read).await?;
-            self.fs.copy(&from, &file, aside.offset, aside.len).await?;
+            self.fs.copy(&from, 0, &file, aside.offset, aside.len).await?;
             self.copied.fetch_add(aside.len, Ordering::Relaxed);
         }
         // Of an upload from before a restart nobody knows whether its length, right as it is, is durable. The next sync must have a

@@ -139,12 +139,12 @@ impl Fs for RealFs {
         read_up_to(file, offset, len).map(Bytes::from)
     }
 
-    async fn copy(&self, from: &File, to: &File, offset: u64, len: u64) -> io::Result<()> {
-        let copied = copy_in_kernel(from, to, offset, len)?;
+    async fn copy(&self, from: &File, start: u64, to: &File, offset: u64, len: u64) -> io::Result<()> {
+        let copied = copy_in_kernel(from, start, to, offset, len)?;
         let mut done = copied;
         while done < len {
             let want = usize::try_from((len - done).min(1 << 20)).unwrap_or(1 << 20);
-            let bytes = read_up_to(from, done, want)?;
+            let bytes = read_up_to(from, start + done, want)?;
             if bytes.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -364,10 +364,10 @@ fn read_up_to(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
 /// Copies without bringing the bytes here, or with shared extents where the file system can, and tells how far
 /// it came.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn copy_in_kernel(from: &File, to: &File, offset: u64, len: u64) -> io::Result<u64> {
-    let (mut at, mut put) = (0, offset);
-    while at < len {
-        let want = usize::try_from(len - at).unwrap_or(usize::MAX);
+fn copy_in_kernel(from: &File, start: u64, to: &File, offset: u64, len: u64) -> io::Result<u64> {
+    let (mut at, mut put) = (start, offset);
+    while at - start < len {
+        let want = usize::try_from(len - (at - start)).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(from, Some(&mut at), to, Some(&mut put), want) {
             Ok(0) => break,
             Ok(_) | Err(Errno::INTR) => {}
@@ -375,12 +375,12 @@ fn copy_in_kernel(from: &File, to: &File, offset: u64, len: u64) -> io::Result<u
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(at)
+    Ok(at - start)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[allow(clippy::unnecessary_wraps)]
-fn copy_in_kernel(_: &File, _: &File, _: u64, _: u64) -> io::Result<u64> {
+fn copy_in_kernel(_: &File, _: u64, _: &File, _: u64, _: u64) -> io::Result<u64> {
     Ok(0)
 }
 
@@ -417,6 +417,23 @@ mod tests {
                 assert!(open(&dir, path, flags, Mode::empty()).is_err(), "{path}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_from_within_a_file_are_copied_into_another() {
+        let (dir, wait) = (tempfile::tempdir().unwrap(), Duration::from_secs(1));
+        let fs = RealFs::open_root(dir.path(), wait, false).await.unwrap();
+        let from = fs.open("from".into(), Open::New).await.unwrap();
+        let to = fs.open("to".into(), Open::New).await.unwrap();
+        let bytes: Vec<u8> = (0..20_000_u32).map(|at| (at % 251) as u8).collect();
+        fs.write(&from, 0, vec![Bytes::from(bytes.clone())]).await.unwrap();
+        fs.write(&to, 0, vec![Bytes::from_static(b"before")]).await.unwrap();
+        fs.copy(&from, 4097, &to, 6, 10_000).await.unwrap();
+        fs.copy(&from, 19_999, &to, 10_006, 1).await.unwrap();
+        let short = fs.copy(&from, 19_000, &to, 10_007, 2_000).await.unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+        let copied = read_up_to(&to, 0, 10_007).unwrap();
+        assert!(copied == [b"before", &bytes[4097..14_097], &bytes[19_999..]].concat());
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl SimFs {
         self.state().hook = None;
     }
 
-    /// The process dies before effect number `effect`, counted from 0; a write may get half way.
+    /// The process dies before effect number `effect`, counted from 0; a write or a copy may get half way.
     pub(crate) fn stop_before(&self, effect: u64) {
         self.state().stop_before = Some(effect);
     }
@@ -247,7 +247,7 @@ impl SimFs {
             if state.life != self.life {
                 None
             } else if stops {
-                if kind == OpKind::Write {
+                if matches!(kind, OpKind::Write | OpKind::Copy) {
                     state.world.tear = Some(state.rng.next());
                     let _ = run.take().map(|run| run(&mut state, None));
                     state.world.tear = None;

@@ -22,7 +22,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    blob::{BlobBody, BlobStore, ByteRange, Completed, Limits, PartWriter, Slot},
+    blob::{BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
     error::Result,
     planted::{Bug, planted},
     upload::{Blob, Handle, Key, Part, Plan, Timestamp, UploadId},
@@ -229,6 +229,11 @@ impl<F: Fs> BlobStore for Disk<F> {
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
         let id = parse_handle(handle)?;
         Arc::clone(&self.shared).read_parts(id, parts).map(Some)
+    }
+
+    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+        let (id, from) = (parse_handle(into)?, parse_handle(from)?);
+        self.shared.join(id, slot, from, parts).await
     }
 
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {

@@ -84,7 +84,19 @@ impl<F: Fs> Writer<F> {
         Ok(())
     }
 
-    async fn write_batch(&mut self, frames: Vec<Bytes>, len: u64) -> Result<()> {
+    /// Writes `len` bytes that lie in another file of the store, from `start` on.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if they do not; the rest as [`write`](PartWriter::write).
+    pub(super) async fn copy(&mut self, path: String, start: u64, len: u64) -> Result<()> {
+        self.write_batch(Batch::File(path, start), len).await
+    }
+
+    async fn write_batch(&mut self, batch: Batch, len: u64) -> Result<()> {
+        self.begin_step()?;
+        if len > self.max_len - self.len {
+            return Err(Error::too_large("The part is longer than its slot", self.max_len));
+        }
         let permit = self.claim.permit().await?;
         let held_by_request = planted(Bug::ClaimFreedOnDrop);
         let (mut by_request, mut by_job) = (None, None);
@@ -119,9 +131,8 @@ impl<F: Fs> Writer<F> {
                 }
             };
             let base = place.file_offset();
-            shared
-                .fs
-                .write(&attempt.file, base.saturating_add(written), frames)
+            batch
+                .put(&shared.fs, &attempt.file, base.saturating_add(written), len)
                 .await?;
             let written = written + len;
             let hint = shared.sync && written - hinted >= WRITEBACK_STEP;
@@ -136,21 +147,41 @@ impl<F: Fs> Writer<F> {
         self.attempt = Some(attempt);
         self.len += len;
         self.hinted = hinted;
+        self.over = false;
         Ok(())
+    }
+}
+
+/// What is written in one job.
+enum Batch {
+    Frames(Vec<Bytes>),
+    /// The bytes of the file at this path from there on.
+    File(String, u64),
+}
+
+impl Batch {
+    async fn put<F: Fs>(self, fs: &F, file: &F::File, offset: u64, len: u64) -> Result<()> {
+        match self {
+            Self::Frames(frames) => Ok(fs.write(file, offset, frames).await?),
+            Self::File(path, start) => {
+                let copied = match fs.open(path, Open::Read).await {
+                    Ok(from) => fs.copy(&from, start, file, offset, len).await,
+                    Err(error) => Err(error),
+                };
+                copied.map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Error::not_found(),
+                    _ => error.into(),
+                })
+            }
+        }
     }
 }
 
 #[async_trait]
 impl<F: Fs> PartWriter for Writer<F> {
     async fn write(&mut self, frames: Vec<Bytes>) -> Result<()> {
-        self.begin_step()?;
         let len = frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
-        if len > self.max_len - self.len {
-            return Err(Error::too_large("The part is longer than its slot", self.max_len));
-        }
-        self.write_batch(frames, len).await?;
-        self.over = false;
-        Ok(())
+        self.write_batch(Batch::Frames(frames), len).await
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Receipt> {

@@ -23,6 +23,17 @@ async fn survives<S: BlobStore>(open: impl AsyncFn() -> S) {
     let mut discarded = Scene::new(&store, 3, 2).await;
     discarded.send(0).await;
     answered(store.discard(&discarded.handle).await);
+    let joint = answered(store.begin(upload_id(4), &key("joined"), &Plan::sequential(None)).await);
+    let joined = Slot::at(0, 0, of_published.iter().map(|part| part.len).sum());
+    let source = Scene::new(&store, 5, 3).await;
+    let of_source = source.send_all().await;
+    let joined = match answered(store.join(&joint, joined, &source.handle, &of_source).await) {
+        Joined::Done(receipt) => part(0, &source.whole(), receipt),
+        lost @ Joined::PartsLost(_) => panic!("Parts that are there must be joined, got {lost:?}"),
+    };
+    answered(store.discard(&source.handle).await);
+    let whole = source.whole();
+    drop(source);
     (ready.store, published.store, discarded.store) = (nowhere(), nowhere(), nowhere());
     drop(store);
 
@@ -40,6 +51,12 @@ async fn survives<S: BlobStore>(open: impl AsyncFn() -> S) {
         !begun.contains(&discarded.handle),
         "What was discarded must not come back"
     );
+    let done = answered(store.complete(&joint, &key("joined"), &[joined]).await);
+    assert!(
+        matches!(done, Completed::Done(_)) && bytes_of(&store, &key("joined")).await == whole,
+        "What was joined must be there after opening the store again, got {done:?}"
+    );
+    answered(store.discard(&joint).await);
     published.is_published("After opening the store again").await;
     assert_eq!(
         published

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{all_are_caught, caught};
 use crate::{
-    blob::{BlobBody, BlobStore, ByteRange, Completed, Limits, MemoryBlobs, PartWriter, Slot},
+    blob::{BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, MemoryBlobs, PartWriter, Slot},
     conformance,
     error::{Error, ErrorKind, Result},
     upload::{Blob, Handle, Key, Part, Plan, Receipt, UploadId},
@@ -35,9 +35,14 @@ enum Bug {
     DeleteFailsWhereNothingIs,
     WholeReadBeforePublish,
     NothingSurvives,
+    JoinInReverse,
+    JoinLeavesOutTheLast,
+    JoinLeavesOutWhatIsLost,
+    JoinDiscardsItsSource,
+    JoinToItself,
 }
 
-const BUGS: [(Bug, &str); 17] = [
+const BUGS: [(Bug, &str); 22] = [
     (Bug::OlderAttemptStillWrites, "A slot is one"),
     (Bug::ClaimTakenBack, "An older attempt that writes after a newer one"),
     (Bug::ClaimDestroys, "let go before the first write"),
@@ -55,6 +60,14 @@ const BUGS: [(Bug, &str); 17] = [
     (Bug::RangeEndIncluded, "A read of"),
     (Bug::DeleteFailsWhereNothingIs, "A healthy store failed"),
     (Bug::WholeReadBeforePublish, "`read_parts` must give"),
+    (Bug::JoinInReverse, "must be exactly the joined bytes"),
+    (Bug::JoinLeavesOutTheLast, "what was joined must be there"),
+    (
+        Bug::JoinLeavesOutWhatIsLost,
+        "`join` must tell of parts that are not there",
+    ),
+    (Bug::JoinDiscardsItsSource, "Parts that are there must be joined"),
+    (Bug::JoinToItself, "An upload is not joined to itself"),
 ];
 
 #[test]
@@ -86,6 +99,10 @@ fn an_older_attempt_that_still_writes_is_caught_by_its_own_clause() {
         conformance::blob::discard_leaves_what_was_published(Arc::new(Broken::new(Bug::DiscardDeletesPublished))).await;
     });
     assert!(sentence.contains("After `discard`"), "{sentence}");
+    let sentence = caught(async || {
+        conformance::blob::a_join_claims_its_slot(Arc::new(Broken::new(Bug::ClaimTakenBack))).await;
+    });
+    assert!(sentence.contains("is superseded by a join"), "{sentence}");
 }
 
 #[derive(Debug)]
@@ -157,6 +174,26 @@ impl BlobStore for Broken {
             return self.inner.read_parts(handle, &twice).await;
         }
         self.inner.read_parts(handle, parts).await
+    }
+
+    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+        let mut parts = parts.to_vec();
+        match self.bug {
+            Bug::JoinInReverse => parts.reverse(),
+            Bug::JoinLeavesOutTheLast if parts.len() > 1 => drop(parts.pop()),
+            Bug::JoinLeavesOutWhatIsLost => {
+                while let Joined::PartsLost(lost) = self.inner.join(into, slot, from, &parts).await? {
+                    parts.retain(|part| !lost.contains(&part.number));
+                }
+            }
+            Bug::JoinToItself if into == from => return Ok(Joined::PartsLost(Vec::new())),
+            _ => {}
+        }
+        let joined = self.inner.join(into, slot, from, &parts).await;
+        if self.bug == Bug::JoinDiscardsItsSource {
+            self.inner.discard(from).await?;
+        }
+        joined
     }
 
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{Call, Faults, injected, suffer, suffer_at_once};
 use crate::{
-    blob::{BlobBody, BlobStore, ByteRange, Completed, Limits, PartWriter, Slot},
+    blob::{BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
     error::Result,
     upload::{Blob, Handle, Key, Part, Plan, Receipt, UploadId},
 };
@@ -58,6 +58,12 @@ impl<B: BlobStore> BlobStore for FaultyBlobs<B> {
 
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
         suffer_at_once(self.faults.next(Call::ReadParts), self.inner.read_parts(handle, parts)).await
+    }
+
+    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+        let (inner, into, from, parts) = (self.inner.clone(), into.clone(), from.clone(), parts.to_vec());
+        let call = async move { inner.join(&into, slot, &from, &parts).await };
+        suffer(self.faults.next(Call::Join), call).await
     }
 
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {

@@ -108,13 +108,17 @@ impl Fs for SimFs {
         .await
     }
 
-    async fn copy(&self, from: &SimFile, to: &SimFile, offset: u64, len: u64) -> io::Result<()> {
+    async fn copy(&self, from: &SimFile, start: u64, to: &SimFile, offset: u64, len: u64) -> io::Result<()> {
         let at = self.now();
         self.call(OpKind::Copy, &to.path, |state, fault| {
-            let bytes = state.world.read(from.inode, 0, len as usize);
+            let bytes = state.world.read(from.inode, start, len as usize);
             match fault {
                 Some(_) => Ok(()),
-                None => state.world.write(to.inode, offset, &bytes, at),
+                None => {
+                    state.world.write(to.inode, offset, &bytes, at)?;
+                    let whole = bytes.len() as u64 == len;
+                    whole.then_some(()).ok_or(io::ErrorKind::UnexpectedEof.into())
+                }
             }
         })
         .await
