@@ -106,6 +106,26 @@ impl Uploads {
             .map(Upload::new)
     }
 
+    /// The upload without its parts, for a caller who may do `action` on it.
+    #[cfg(feature = "http")]
+    pub(crate) async fn glance(&self, caller: &Caller, id: UploadId, action: Action) -> Result<Upload> {
+        self.find(caller, id.into(), action, PartRange::NONE)
+            .await
+            .map(Upload::new)
+    }
+
+    /// The largest file, in bytes.
+    #[cfg(feature = "http")]
+    pub(crate) fn max_size(&self) -> u64 {
+        self.inner.config.max_size
+    }
+
+    /// Whether uploads that nobody goes on with end by themselves.
+    #[cfg(feature = "http")]
+    pub(crate) fn expires(&self) -> bool {
+        self.inner.config.expire_after.is_some()
+    }
+
     /// The caller's uploads, newest first, without their parts.
     ///
     /// # Errors

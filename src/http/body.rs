@@ -269,6 +269,8 @@ enum Content {
     Empty,
     Full(Bytes),
     Stream(BoxStream<'static, Result<Bytes>>),
+    /// As many bytes as are left to come.
+    Sized(BoxStream<'static, Result<Bytes>>, u64),
 }
 
 impl UploadBody {
@@ -282,6 +284,11 @@ impl UploadBody {
 
     pub(super) fn stream(bytes: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
         Self(Content::Stream(Box::pin(bytes)))
+    }
+
+    /// A stream of `len` bytes. If it has another length, that is an error at its end, as the client must not take it for whole.
+    pub(super) fn sized(bytes: impl Stream<Item = Result<Bytes>> + Send + 'static, len: u64) -> Self {
+        Self(Content::Sized(Box::pin(bytes), len))
     }
 }
 
@@ -310,6 +317,25 @@ impl Body for UploadBody {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Content::Stream(stream) => stream.as_mut().poll_next(cx).map_ok(Frame::data),
+            Content::Sized(stream, left) => {
+                let frame = ready!(stream.as_mut().poll_next(cx));
+                let wrong = || Error::internal("A blob has not the length that it should have");
+                Poll::Ready(match frame {
+                    Some(Ok(bytes)) => match left.checked_sub(bytes.len() as u64) {
+                        Some(rest) => {
+                            *left = rest;
+                            Some(Ok(Frame::data(bytes)))
+                        }
+                        None => Some(Err(wrong())),
+                    },
+                    None if *left > 0 => {
+                        *left = 0;
+                        Some(Err(wrong()))
+                    }
+                    Some(Err(error)) => Some(Err(error)),
+                    None => None,
+                })
+            }
         }
     }
 
@@ -318,6 +344,7 @@ impl Body for UploadBody {
             Content::Empty => true,
             Content::Full(bytes) => bytes.is_empty(),
             Content::Stream(_) => false,
+            Content::Sized(_, left) => *left == 0,
         }
     }
 
@@ -326,6 +353,7 @@ impl Body for UploadBody {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Stream(_) => SizeHint::default(),
+            Content::Sized(_, left) => SizeHint::with_exact(*left),
         }
     }
 }

@@ -37,6 +37,7 @@ mod chunk_api;
 mod cors;
 mod dialect;
 mod door;
+mod download;
 mod files;
 #[cfg(any(test, feature = "conformance"))]
 pub(crate) mod fuzzing;

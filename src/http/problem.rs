@@ -30,6 +30,18 @@ pub(super) const fn status(kind: ErrorKind) -> StatusCode {
     }
 }
 
+/// The same in tus, which has statuses of its own, and whose clients go on after 409, 423 and 5xx and give up after any
+/// other 4xx: so a body that stalled is none of the client's fault there.
+pub(super) fn tus_status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::ChecksumMismatch => StatusCode::from_u16(460).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY),
+        ErrorKind::Superseded => StatusCode::LOCKED,
+        ErrorKind::Failed => StatusCode::GONE,
+        ErrorKind::TooSlow => StatusCode::SERVICE_UNAVAILABLE,
+        kind => status(kind),
+    }
+}
+
 /// `Retry-After` in whole seconds, rounded up: as the error says, else what suits its kind.
 pub(super) fn retry_after(error: &Error) -> Option<u64> {
     let suits = match error.kind() {

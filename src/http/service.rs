@@ -17,6 +17,7 @@ use super::{
     body::{MinimumRate, RequestBody, UploadBody},
     cors::{Cors, Origin},
     dialect::{Dialect, Exchange},
+    files::Place,
     resumable::Resumable,
     settings::{Settings, absolute},
     tus::Tus,
@@ -112,7 +113,9 @@ where
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let (mut parts, body) = request.into_parts();
-        if let Some(tus) = &self.settings.tus {
+        if let Some(tus) = &self.settings.tus
+            && Place::of(&self.settings, &path).is_some()
+        {
             tus.override_method(&mut parts);
         }
         let is_head = parts.method == Method::HEAD;

@@ -20,6 +20,7 @@ use super::{
     body::UploadBody,
     dialect::Exchange,
     door::{refuse_coding, refuse_length, refuse_nobody},
+    download,
     number::field_u64,
     path::{Path, Query},
 };
@@ -88,6 +89,12 @@ async fn dispatch(exchange: Exchange) -> Answer {
         (Route::Chunk(id, index), Method::PUT) => put_chunk(exchange, id, index).await,
         (Route::Assemble(id), Method::POST) => assemble_by_id(exchange, id).await,
         (Route::Events(id), Method::GET) => events::answer(exchange, id).await,
+        (Route::Content(id), Method::GET) => {
+            let Exchange {
+                uploads, caller, parts, ..
+            } = exchange;
+            Ok(download::answer(&uploads, &caller, &parts, id).await?)
+        }
         (route, _) => Err(Fault::Method(route.methods())),
     }
 }

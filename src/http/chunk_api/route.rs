@@ -11,6 +11,7 @@ pub(super) enum Route {
     Chunk(UploadId, u32),
     Assemble(UploadId),
     Events(UploadId),
+    Content(UploadId),
 }
 
 impl Route {
@@ -24,6 +25,7 @@ impl Route {
             ["uploads", upload, "chunks", index] => Self::Chunk(id(upload)?, field_u32("chunkIndex", index)?),
             ["uploads", upload, "assemble"] => Self::Assemble(id(upload)?),
             ["uploads", upload, "events"] => Self::Events(id(upload)?),
+            ["uploads", upload, "content"] => Self::Content(id(upload)?),
             _ => return Err(Fault::NoRoute),
         })
     }
@@ -35,7 +37,7 @@ impl Route {
             Self::Uploads => "GET, HEAD, POST",
             Self::Upload(_) => "GET, HEAD, DELETE",
             Self::Chunk(..) => "PUT",
-            Self::Events(_) => "GET, HEAD",
+            Self::Events(_) | Self::Content(_) => "GET, HEAD",
         }
     }
 }
@@ -54,6 +56,7 @@ mod tests {
             (format!("uploads/{text}"), Some(Route::Upload(id))),
             (format!("uploads/{text}/chunks/12"), Some(Route::Chunk(id, 12))),
             (format!("uploads/{text}/events"), Some(Route::Events(id))),
+            (format!("uploads/{text}/content"), Some(Route::Content(id))),
             (format!("uploads/{text}/chunks/-1"), None),
             (format!("uploads/{text}/chunks/4294967296"), None),
             (format!("uploads/{text}/chunks"), None),
