@@ -4,17 +4,19 @@
 
 use crate::upload::{self, FileName, Key, UploadId};
 
-pub use crate::http::fuzzing::{content_digest, json, multipart, path};
+pub use crate::http::fuzzing::{content_digest, content_disposition, json, multipart, path, structured};
 
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets by name; each panics if its parser breaks a promise.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 8] = [
     ("content_digest", content_digest),
+    ("content_disposition", content_disposition),
     ("file_name", file_name),
     ("json", json),
     ("multipart", multipart),
     ("path", path),
+    ("structured", structured),
     ("upload_id", upload_id),
 ];
 

@@ -73,7 +73,7 @@ impl Dialect {
             Self::Chunk => chunk_api::answer(exchange).await,
             Self::Tus(place) => tus::answer(exchange, place).await,
             Self::Resumable(place) => resumable::answer(exchange, place).await,
-            Self::Options => files::options(&exchange.uploads, &exchange.settings),
+            Self::Options => files::options(&exchange.uploads, &exchange.settings, &exchange.parts.headers),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The place where tus and the IETF's protocol create uploads, and what lies beneath it.
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::{body::UploadBody, path::Path, resumable, settings::Settings, tus};
 use crate::{engine::Uploads, upload::UploadId};
@@ -36,8 +36,8 @@ impl Place {
     }
 }
 
-/// What is spoken here: 200, as clients of tus want it.
-pub(super) fn options(uploads: &Uploads, settings: &Settings) -> Response<UploadBody> {
+/// What is spoken here, to a request with the headers `asks`: 200, as clients of tus want it.
+pub(super) fn options(uploads: &Uploads, settings: &Settings, asks: &HeaderMap) -> Response<UploadBody> {
     let mut response = Response::new(UploadBody::empty());
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
@@ -45,7 +45,7 @@ pub(super) fn options(uploads: &Uploads, settings: &Settings) -> Response<Upload
         tus::advertise(tus, uploads, headers);
     }
     if let Some(resumable) = &settings.resumable {
-        resumable::advertise(resumable, uploads, headers);
+        resumable::advertise(resumable, uploads, asks, headers);
     }
     response
 }

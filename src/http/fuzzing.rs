@@ -16,10 +16,15 @@ use http_body_util::StreamBody;
 use super::{
     body::{MinimumRate, RequestBody},
     chunk_api::fuzzing as chunk_api,
+    content_digest as digests,
     path::{Path, Query},
+    resumable::fuzzing as resumable,
+    structured::{Value, dictionary, item},
 };
+use crate::upload::Digest;
 
-pub use chunk_api::{content_digest, json};
+pub use chunk_api::json;
+pub use resumable::content_disposition;
 
 /// How long a form may be so that none of its limits depends on how it is cut.
 const SHORT: usize = 4096;
@@ -73,5 +78,35 @@ pub fn path(bytes: &[u8]) {
     }
     if let Ok(query) = Query::parse(Some(&text)) {
         assert!(query.get("").is_none_or(|value| value.len() <= text.len()));
+    }
+}
+
+/// A dictionary yields a digest of its algorithm's length, or none.
+pub fn content_digest(bytes: &[u8]) {
+    if let Ok(Some(digest)) = digests::parse("Content-Digest", bytes) {
+        assert_eq!(digest.as_bytes().len(), digest.algorithm().len());
+        assert_eq!(digest.to_string().parse::<Digest>().ok(), Some(digest.clone()));
+        let written = digests::written(&digest);
+        assert_eq!(
+            digests::parse("Content-Digest", written.as_bytes()).ok(),
+            Some(Some(digest))
+        );
+    }
+    let _ = String::from_utf8_lossy(bytes).parse::<Digest>();
+}
+
+/// An item is a member of a dictionary, and its value the same there; no key is there twice.
+pub fn structured(bytes: &[u8]) {
+    if let Some(value) = item(bytes) {
+        if let Value::Integer(number) = value {
+            assert!(number.unsigned_abs() <= super::structured::MAX_INTEGER);
+        }
+        let trimmed = bytes.trim_ascii_start();
+        let members = dictionary(&[b"k=", trimmed].concat());
+        assert_eq!(members, Some(vec![("k".to_owned(), value)]));
+    }
+    if let Some(members) = dictionary(bytes) {
+        let keys: std::collections::BTreeSet<_> = members.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys.len(), members.len());
     }
 }

@@ -34,6 +34,7 @@
 
 mod body;
 mod chunk_api;
+mod content_digest;
 mod cors;
 mod dialect;
 mod door;
@@ -48,6 +49,7 @@ mod problem;
 mod resumable;
 mod service;
 mod settings;
+mod structured;
 #[cfg(test)]
 mod tests;
 mod tus;
@@ -55,7 +57,7 @@ mod tus;
 pub use body::{LayerBody, UploadBody};
 pub use cors::Cors;
 pub use layer::{MiddlewareFuture, UploadLayer, UploadMiddleware};
-pub use resumable::Resumable;
+pub use resumable::{Interim, InterimSender, Resumable};
 pub use service::{UploadFuture, UploadService};
 pub use tus::Tus;
 

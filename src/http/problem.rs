@@ -63,6 +63,18 @@ pub(super) fn log(error: &Error) {
     }
 }
 
+/// The same for the IETF's protocol. Its clients give an upload up at any 4xx but 409, 413 and 429, and after a 5xx ask
+/// where it continues; a 404 is all they know of an end.
+pub(super) const fn resumable(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::Superseded | ErrorKind::TooSlow => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::ChecksumMismatch => StatusCode::BAD_REQUEST,
+        ErrorKind::Failed => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Gone => StatusCode::NOT_FOUND,
+        kind => status(kind),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,12 +4,11 @@ use futures_util::TryStreamExt as _;
 use http::HeaderMap;
 
 use super::{
-    content_digest,
     form::{CHUNK, ChunkFields, Form},
     json::Fields,
     route::Route,
 };
-use crate::{http::body::RequestBody, upload::Digest};
+use crate::http::body::RequestBody;
 
 /// The fields of a form, and the bytes of its chunk.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,16 +37,6 @@ pub(in crate::http) fn route(segments: &[&str]) {
     if let Ok(route) = Route::of(segments) {
         assert!(!route.methods().is_empty());
     }
-}
-
-/// A dictionary yields a digest of its algorithm's length, or none.
-pub fn content_digest(bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    if let Ok(Some(digest)) = content_digest::parse(&text) {
-        assert_eq!(digest.as_bytes().len(), digest.algorithm().len());
-        assert_eq!(digest.to_string().parse::<Digest>().ok(), Some(digest));
-    }
-    let _ = text.parse::<Digest>();
 }
 
 /// What is taken is JSON as others read it, with no key twice.

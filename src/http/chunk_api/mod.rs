@@ -1,6 +1,5 @@
 //! The chunk API: parse, call the engine, render.
 
-mod content_digest;
 mod events;
 mod form;
 #[cfg(any(test, feature = "conformance"))]
@@ -18,6 +17,7 @@ use self::{
 };
 use super::{
     body::UploadBody,
+    content_digest,
     dialect::Exchange,
     door::{refuse_coding, refuse_length, refuse_nobody},
     download,
