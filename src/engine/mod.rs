@@ -181,12 +181,6 @@ impl Uploads {
         }
     }
 
-    /// The most bytes of a file.
-    #[cfg(feature = "http")]
-    pub(crate) fn max_size(&self) -> u64 {
-        self.inner.config.max_size
-    }
-
     /// How long an upload lives without activity.
     #[cfg(feature = "http")]
     pub(crate) fn expire_after(&self) -> Option<Duration> {
