@@ -4,19 +4,21 @@
 
 use crate::upload::{self, FileName, Key, UploadId};
 
-pub use crate::http::fuzzing::{content_digest, content_disposition, json, multipart, path, structured};
+pub use crate::http::fuzzing::{content_digest, content_disposition, json, multipart, path, range, structured, tus};
 
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets by name; each panics if its parser breaks a promise.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     ("content_digest", content_digest),
     ("content_disposition", content_disposition),
     ("file_name", file_name),
     ("json", json),
     ("multipart", multipart),
     ("path", path),
+    ("range", range),
     ("structured", structured),
+    ("tus", tus),
     ("upload_id", upload_id),
 ];
 

@@ -35,6 +35,10 @@ pub(crate) enum Bug {
     ExpiryByNodeClock,
     /// After a failed sync another one is believed.
     FsyncRetriedAfterEio,
+    /// The offset is told while a writer still goes on.
+    OffsetToldBeforeStopped,
+    /// The last byte of an upload that seals itself does not seal it.
+    LastByteDoesNotSeal,
 }
 
 /// Whether `bug` is planted on this thread.

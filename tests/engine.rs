@@ -263,6 +263,142 @@ async fn a_dropped_append_keeps_what_came() {
 }
 
 #[tokio::test]
+async fn the_last_byte_seals_what_seals_itself() {
+    let uploads = builder().build().await.unwrap();
+    let whole = NewUpload::new("a.bin").seals_itself();
+    let sized = uploads.create(&alice(), whole.clone().size(100)).await.unwrap();
+    let error = uploads
+        .append(&alice(), sized.id(), 0, cut(&[1; 60]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    let end = uploads.append(&alice(), sized.id(), 60, body(&[2; 40])).await.unwrap();
+    assert!(end.is_complete);
+
+    let deferred = uploads.create(&alice(), whole).await.unwrap();
+    let end = uploads
+        .append(&alice(), deferred.id(), 0, body(&[3; 100]))
+        .await
+        .unwrap();
+    assert!(!end.is_complete);
+    uploads.set_size(&alice(), deferred.id(), 100).await.unwrap();
+    for id in [sized.id(), deferred.id()] {
+        let sealed = uploads.status(&alice(), id).await.unwrap();
+        assert_eq!((sealed.state(), sealed.offset()), (State::Assembling, 100));
+        let error = uploads.append(&alice(), id, 100, body(b"")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        let done = uploads.assemble(&alice(), id, None).await.unwrap();
+        assert_eq!((done.state(), done.size()), (State::Assembled, Some(100)));
+    }
+    assert_eq!(
+        content(&uploads, sized.id()).await,
+        [[1; 60].as_slice(), &[2; 40]].concat()
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_completes_tells_the_size_by_its_end() {
+    let uploads = builder().build().await.unwrap();
+    let new = NewUpload::new("a.bin").digest(Algorithm::Sha256);
+    let up = uploads.create(&alice(), new.clone()).await.unwrap();
+    let last = || NewAppend::new().completes();
+    let cut = uploads
+        .append_with(&alice(), up.id(), 0, last(), cut(&[1; 90]))
+        .await
+        .unwrap_err();
+    assert_eq!(cut.kind(), ErrorKind::Interrupted);
+    let open = uploads.status(&alice(), up.id()).await.unwrap();
+    assert_eq!((open.state(), open.offset(), open.size()), (State::Open, 90, None));
+    let end = uploads
+        .append_with(&alice(), up.id(), 90, last(), body(&[2; 10]))
+        .await
+        .unwrap();
+    assert!(end.is_complete);
+    let done = uploads.assemble(&alice(), up.id(), None).await.unwrap();
+    let bytes = [[1; 90].as_slice(), &[2; 10]].concat();
+    assert_eq!(done.digest().unwrap().as_bytes(), sha256(&bytes));
+
+    let empty = uploads.create(&alice(), new.clone()).await.unwrap();
+    let end = uploads
+        .append_with(&alice(), empty.id(), 0, last(), body(b""))
+        .await
+        .unwrap();
+    assert!(end.is_complete);
+    let done = uploads.assemble(&alice(), empty.id(), None).await.unwrap();
+    assert_eq!(done.digest().unwrap().as_bytes(), sha256(b""));
+
+    // A size that was told before must agree: nothing is sealed, and the bytes stay.
+    let told = uploads.create(&alice(), new.size(100)).await.unwrap();
+    for len in [None, Some(50)] {
+        let append = len.map_or_else(last, |len| last().len(len));
+        let error = uploads
+            .append_with(&alice(), told.id(), 0, append, body(&[1; 50]))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::Invalid | ErrorKind::OffsetMismatch),
+            "{error}"
+        );
+        let open = uploads.status(&alice(), told.id()).await.unwrap();
+        assert_eq!((open.state(), open.offset()), (State::Open, 50));
+    }
+}
+
+#[tokio::test]
+async fn a_checksum_may_come_after_the_bytes() {
+    let uploads = builder().build().await.unwrap();
+    let up = uploads
+        .create(&alice(), NewUpload::new("a.bin").size(200))
+        .await
+        .unwrap();
+    let algorithms = [Algorithm::Sha1, Algorithm::Sha256];
+    let told = |digest: Option<Digest>| {
+        let missing = || tower_upload::Error::invalid("Upload-Checksum", "It is missing");
+        NewAppend::new().checksum_later(algorithms, move || digest.ok_or_else(missing))
+    };
+    let right = Digest::new(Algorithm::Sha256, sha256(&[1; 200])).unwrap();
+    for (digest, kind) in [
+        (None, ErrorKind::Invalid),
+        (Some(crc64(&[1; 200])), ErrorKind::Invalid),
+        (
+            Some(Digest::new(Algorithm::Sha256, sha256(b"other")).unwrap()),
+            ErrorKind::ChecksumMismatch,
+        ),
+    ] {
+        let error = uploads
+            .append_with(&alice(), up.id(), 0, told(digest), body(&[1; 200]))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert_eq!(uploads.status(&alice(), up.id()).await.unwrap().offset(), 0);
+    }
+    let end = uploads
+        .append_with(&alice(), up.id(), 0, told(Some(right)), body(&[1; 200]))
+        .await
+        .unwrap();
+    assert!(end.is_complete);
+}
+
+#[tokio::test]
+async fn deleting_stops_whoever_writes() {
+    let uploads = builder().build().await.unwrap();
+    let up = uploads
+        .create(&alice(), NewUpload::new("a.bin").size(1000))
+        .await
+        .unwrap();
+    let (writer, id) = (uploads.clone(), up.id());
+    let stalled = tokio::spawn(async move {
+        writer
+            .append(&alice(), id, 0, body(&[1; 5]).chain(stream::pending()))
+            .await
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    uploads.delete(&alice(), up.id()).await.unwrap();
+    assert_eq!(stalled.await.unwrap().unwrap_err().kind(), ErrorKind::Superseded);
+    assert_eq!(uploads.status(&alice(), up.id()).await.unwrap().state(), State::Aborted);
+}
+
+#[tokio::test]
 async fn a_newer_request_stops_a_stalled_one() {
     let uploads = builder().build().await.unwrap();
     let up = uploads

@@ -86,6 +86,7 @@ suite![
     reads_are_of_one_moment,
     remove_needs_the_present_version,
     dropped_futures_leave_all_or_nothing,
+    guard_seals_in_the_same_step,
 ];
 
 fn upload_id(number: u32) -> UploadId {

@@ -19,6 +19,7 @@ use crate::{
     blob::Slot,
     error::{Error, ErrorKind, Result},
     metadata::{Committed, Guard, PartRange, PartsEdit},
+    planted::{Bug, planted},
     upload::{Algorithm, Concat, Digest, Layout, Part, Record, Snapshot, State, UploadId, Wake},
 };
 
@@ -161,8 +162,15 @@ impl Uploads {
         {
             return Err(other_size(size, offset + len));
         }
-        let record = self.own_end(snapshot.record).await?;
-        let writing = Writing::new(self.clone(), record, offset, snapshot.tally.parts, append, turn);
+        let (before, mut tally) = (snapshot.record.version, snapshot.tally);
+        let mut record = self.own_end(snapshot.record).await?;
+        if record.version != before {
+            // Only from here on can no older commit come: one may have come since the end was read.
+            let now = self.load(id, PartRange::NONE).await?;
+            check(&now, offset)?;
+            (record.plan, tally) = (now.record.plan, now.tally);
+        }
+        let writing = Writing::new(self.clone(), record, offset, tally.parts, append, turn);
         let (end, sealed) = Run(Some(Box::new(writing))).take(frames(body), room).await?;
         self.inner.live.changed(id);
         Ok(Appended {
@@ -181,11 +189,15 @@ impl Uploads {
         let found = self
             .find(caller, Address::Id(id), Action::Write, PartRange::NONE)
             .await?;
-        if found.record.plan.layout == Layout::Sequential && found.record.state == State::Open {
+        let is_written = found.record.plan.layout == Layout::Sequential && found.record.state == State::Open;
+        if is_written && !planted(Bug::OffsetToldBeforeStopped) {
             let _turn = self.inner.live.take_over(Spot::End(id)).await?;
-            if !self.inner.limits.in_place {
-                self.own_end(self.load(id, PartRange::NONE).await?.record).await?;
-            }
+            if !self.inner.limits.in_place
+                && let Err(error) = self.own_end(self.load(id, PartRange::NONE).await?.record).await
+                && error.kind() == ErrorKind::Unavailable
+            {
+                return Err(error);
+            } // Any other says that nobody writes any more.
         }
         self.status(caller, id).await
     }
@@ -433,6 +445,7 @@ impl Writing {
                 let offset = self.end + self.finished.iter().map(|part| part.len).sum::<u64>();
                 let slot = Slot::at(number, offset, checkpoint);
                 let writer = self.uploads.inner.blobs.open(&self.record.handle, slot).await?;
+                self.look_again().await?;
                 self.intake.insert(Intake::new(writer, None, true))
             }
         };
@@ -447,6 +460,20 @@ impl Writing {
         } else {
             flush.then_some(Step::Flush)
         })
+    }
+
+    /// On a store that many processes share another one may have taken over, and have committed in the slot that was just
+    /// claimed: that is not written over.
+    async fn look_again(&mut self) -> Result<()> {
+        if self.uploads.inner.limits.in_place {
+            return Ok(());
+        }
+        let now = self.uploads.load(self.record.id, PartRange::NONE).await?;
+        if now.record.epoch == self.record.epoch && now.tally.bytes == self.end {
+            Ok(())
+        } else {
+            Err(superseded())
+        }
     }
 
     fn next_number(&self) -> Result<u32> {
@@ -535,7 +562,7 @@ impl Writing {
         guard.end = Some(self.end);
         guard.quota = inner.config.quota;
         guard.hash = self.running.as_ref().and_then(|hasher| hasher.save(end));
-        if seals {
+        if seals && !planted(Bug::LastByteDoesNotSeal) {
             guard.size = Some(end);
             guard.seal = Some(inner.config.lease);
         }

@@ -20,10 +20,10 @@ pub struct Cors {
 const METHODS: &str = "POST, HEAD, PATCH, OPTIONS, GET, PUT, DELETE";
 
 /// What requests of the protocols have beyond what the Fetch standard always allows.
-const REQUEST_HEADERS: &str = "Authorization, Content-Type, Content-Digest, Content-MD5, If-Match, If-None-Match, If-Range, \
-     Origin, Range, Repr-Digest, Tus-Resumable, Upload-Checksum, Upload-Complete, Upload-Concat, Upload-Defer-Length, \
-     Upload-Draft-Interop-Version, Upload-Incomplete, Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, \
-     X-HTTP-Method-Override, X-Request-ID, X-Requested-With";
+const REQUEST_HEADERS: &str = "Authorization, Content-Digest, Content-Disposition, Content-Encoding, Content-MD5, \
+     Content-Type, If-Match, If-None-Match, If-Range, Origin, Range, Repr-Digest, Tus-Resumable, Upload-Checksum, \
+     Upload-Complete, Upload-Concat, Upload-Defer-Length, Upload-Draft-Interop-Version, Upload-Incomplete, \
+     Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override, X-Request-ID, X-Requested-With";
 
 /// What answers of the protocols have beyond what pages may always read.
 const RESPONSE_HEADERS: &str = "Accept-Ranges, Content-Disposition, Content-Range, ETag, Location, Repr-Digest, Retry-After, \
@@ -41,11 +41,15 @@ impl Cors {
         Self::default()
     }
 
-    /// Allows pages of `origin`, as in `https://app.example.com`: scheme, host and port, nothing after it. What cannot be an
-    /// origin never matches.
+    /// Allows pages of `origin`, as in `https://app.example.com`: scheme, host and port, nothing after it. What is no
+    /// origin never matches, `null` neither: any sandboxed page has that.
     #[must_use]
     pub fn allow_origin(mut self, origin: &str) -> Self {
-        if let Ok(origin) = HeaderValue::from_str(&origin.trim_end_matches('/').to_ascii_lowercase()) {
+        let origin = origin.trim_end_matches('/').to_ascii_lowercase();
+        let is_origin = origin
+            .split_once("://")
+            .is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+        if let (true, Ok(origin)) = (is_origin, HeaderValue::from_str(&origin)) {
             self.origins.push(origin);
         }
         self
@@ -99,7 +103,7 @@ impl Cors {
 
     /// Marks an answer as one that a page of `origin` may read, if it may.
     pub(super) fn allow(&self, origin: &Origin, headers: &mut HeaderMap) {
-        if !self.any || self.credentials {
+        if !self.any || !self.origins.is_empty() {
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         let Some(allowed) = self.allowed(origin) else { return };
@@ -133,5 +137,109 @@ pub(super) struct Origin(Option<HeaderValue>);
 impl Origin {
     pub(super) fn of(parts: &Parts) -> Self {
         Self(parts.headers.get(header::ORIGIN).cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http::Request;
+
+    use super::*;
+
+    fn parts(origin: Option<&str>, asks_for: Option<&str>) -> Parts {
+        let mut request = Request::builder().method(Method::OPTIONS);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        if let Some(method) = asks_for {
+            request = request.header("access-control-request-method", method);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn allowed(cors: &Cors, origin: Option<&str>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        cors.allow(&Origin::of(&parts(origin, None)), &mut headers);
+        headers
+    }
+
+    #[test]
+    fn only_named_origins_are_allowed() {
+        let app = "https://app.example";
+        let named = Cors::new().allow_origin("https://App.example/");
+        let trusted = named.clone().allow_credentials();
+        let any = Cors::new().allow_any_origin();
+        for (cors, origin, allows, credentials, varies) in [
+            (&Cors::new(), Some(app), None, false, true),
+            (&Cors::new().allow_credentials(), Some(app), None, false, true),
+            (&Cors::new().allow_origin("null"), Some("null"), None, false, true),
+            (&Cors::new().allow_origin("*"), Some(app), None, false, true),
+            (&named, Some(app), Some(app), false, true),
+            (&named, Some("https://app.example.evil"), None, false, true),
+            (&named, Some("http://app.example"), None, false, true),
+            (&named, Some("null"), None, false, true),
+            (&named, None, None, false, true),
+            (&trusted, Some(app), Some(app), true, true),
+            (&trusted, Some("https://evil.example"), None, false, true),
+            (&any, Some("https://evil.example"), Some("*"), false, false),
+            (&any, None, None, false, false),
+            (
+                &any.clone().allow_credentials(),
+                Some("https://evil.example"),
+                Some("*"),
+                false,
+                false,
+            ),
+            (
+                &trusted.clone().allow_any_origin(),
+                Some("https://evil.example"),
+                Some("*"),
+                false,
+                true,
+            ),
+            (&trusted.clone().allow_any_origin(), Some(app), Some(app), true, true),
+        ] {
+            let headers = allowed(cors, origin);
+            let get = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap());
+            assert_eq!(get(header::ACCESS_CONTROL_ALLOW_ORIGIN), allows, "{cors:?} {origin:?}");
+            assert_eq!(
+                get(header::ACCESS_CONTROL_ALLOW_CREDENTIALS),
+                credentials.then_some("true"),
+                "{cors:?} {origin:?}"
+            );
+            assert_eq!(get(header::VARY), varies.then_some("Origin"), "{cors:?} {origin:?}");
+            assert_eq!(
+                headers.contains_key(header::ACCESS_CONTROL_EXPOSE_HEADERS),
+                allows.is_some()
+            );
+        }
+    }
+
+    #[test]
+    fn preflights_are_answered_and_nothing_else() {
+        let cors = Cors::new().allow_origin("https://app.example").allow_header("X-Trace");
+        let answer = cors
+            .preflight(&parts(Some("https://app.example"), Some("PATCH")))
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        let allowed = answer.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap();
+        for name in [
+            "Upload-Offset",
+            "Tus-Resumable",
+            "Upload-Complete",
+            "Authorization",
+            "X-Trace",
+        ] {
+            assert!(allowed.split(", ").any(|other| other == name), "{name}");
+        }
+        assert_eq!(answer.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], METHODS);
+
+        let strangers = cors
+            .preflight(&parts(Some("https://evil.example"), Some("PATCH")))
+            .unwrap();
+        assert!(strangers.headers().is_empty(), "{:?}", strangers.headers());
+        assert!(cors.preflight(&parts(Some("https://app.example"), None)).is_none());
+        assert!(cors.preflight(&parts(None, Some("PATCH"))).is_none());
     }
 }

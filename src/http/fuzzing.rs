@@ -12,19 +12,23 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::StreamBody;
+use percent_encoding::percent_decode_str;
 
 use super::{
     body::{MinimumRate, RequestBody},
     chunk_api::fuzzing as chunk_api,
     content_digest as digests,
+    download::{self, Asked},
     path::{Path, Query},
     resumable::fuzzing as resumable,
     structured::{Value, dictionary, item},
+    tus::fuzzing as tus_headers,
 };
-use crate::upload::Digest;
+use crate::upload::{Digest, FileName};
 
 pub use chunk_api::json;
 pub use resumable::content_disposition;
+pub use tus_headers::tus;
 
 /// How long a form may be so that none of its limits depends on how it is cut.
 const SHORT: usize = 4096;
@@ -108,5 +112,48 @@ pub fn structured(bytes: &[u8]) {
     if let Some(members) = dictionary(bytes) {
         let keys: std::collections::BTreeSet<_> = members.iter().map(|(key, _)| key).collect();
         assert_eq!(keys.len(), members.len());
+    }
+}
+
+/// A range lies within the content, and what an answer says of a file can stand in a header.
+pub fn range(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for size in [0, 1, 10, u64::MAX] {
+        if let Asked::Range(start, end) = download::range(&text, size) {
+            assert!(start < end && end <= size, "{text} of {size}");
+        }
+    }
+    for tag in download::entity_tags(&text).unwrap_or_default() {
+        assert!(
+            tag == "*" || tag.matches('"').count() == 2 && tag.ends_with('"'),
+            "{tag}"
+        );
+    }
+    if let Some(media) = download::safe_media_type(&text) {
+        assert!(
+            HeaderValue::from_str(&media).is_ok() && !media.ends_with("xml"),
+            "{media}"
+        );
+        let kinds = [
+            "video/",
+            "audio/",
+            "image/png",
+            "image/jpeg",
+            "image/gif",
+            "image/webp",
+            "image/avif",
+        ];
+        assert!(kinds.iter().any(|kind| media.starts_with(kind)), "{media}");
+    }
+    if let Ok(name) = FileName::parse(&text) {
+        let written = download::disposition(name.as_str());
+        assert!(
+            written.is_ascii() && HeaderValue::from_str(&written).is_ok(),
+            "{written}"
+        );
+        let plain = written.split('"').nth(1).unwrap_or_default();
+        let named = written.split_once("UTF-8''").map_or(plain, |(_, encoded)| encoded);
+        let named = percent_decode_str(named).decode_utf8_lossy();
+        assert_eq!(named, name.as_str(), "{written}");
     }
 }

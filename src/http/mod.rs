@@ -19,8 +19,33 @@
 //! # What it answers
 //! The chunk API: `POST upload-chunk/` (multipart), `POST assemble-chunks/`, and by id `POST uploads/`,
 //! `PUT uploads/{id}/chunks/{index}`, `GET` and `DELETE uploads/{id}/`, `POST uploads/{id}/assemble/`,
-//! `GET uploads/{id}/events` (Server-Sent Events) and `GET uploads/`; with or without the trailing slash. Answers are
-//! `{"success": true, "data": {…}}` or `{"success": false, "error": {"error": TEXT, …}}`, never stored by caches.
+//! `GET uploads/{id}/events` (Server-Sent Events), `GET uploads/{id}/content` (the finished file) and `GET uploads/`; with or
+//! without the trailing slash. Answers are `{"success": true, "data": {…}}` or
+//! `{"success": false, "error": {"error": TEXT, …}}`, never stored by caches.
+//!
+//! Where [`tus`](UploadService::tus) is switched on, tus 1.0.0 at `files` (or [where the host puts
+//! it](UploadService::files)): `POST files`, and `HEAD`, `PATCH`, `DELETE` and `GET files/{id}`. Errors are a
+//! sentence in plain text. An upload is one upload, whichever protocol it is asked in.
+//!
+//! # Files
+//! `GET` of a finished file knows `Range` (one range; several are answered with the whole), `If-Range`, `If-Match`
+//! and `If-None-Match`. What was uploaded is never a page of this origin: it is sent as an attachment in a sandbox,
+//! and its type is told only for sound, film and pictures of pixels.
+//!
+//! # What tus does where the protocol leaves it open
+//! * A `PATCH` or `HEAD` stops an older request of the same upload that still receives, which is answered with 423;
+//!   what that one received counts. A body past the length is 413, and what is legal of it counts; announced too
+//!   long, nothing is read.
+//! * A body that comes too slowly is answered with 503, because clients of tus give up after 408. What came counts.
+//! * A creation whose body is refused (checksum, length) is undone. One whose body breaks off is kept: it is answered
+//!   with 201 and the true offset if somebody is still there.
+//! * The request that brings the last byte puts the file together and then answers. If that fails for now it is done
+//!   later by itself: the bytes are acknowledged all the same. A definite failure is 410.
+//! * A checksum as a trailer must be announced by `Trailer: Upload-Checksum`. One that was not is answered with 400,
+//!   for it came too late to be compared; the bytes count.
+//! * Values in `Upload-Metadata` are text: UTF-8 without control characters. `filename`, else `name`, names the file,
+//!   `filetype` its type.
+//! * The reason phrase of status 460 is up to the server.
 //!
 //! # What to know
 //! * `None` from the closure is [`Caller::anonymous`](crate::Caller::anonymous): the engine's authorizer says whether that is
@@ -28,7 +53,8 @@
 //! * Request bodies are never decompressed: a `Content-Encoding` is answered with 415. Keep decompression, body
 //!   limits and request timeouts of other layers away from upload routes. A body that comes slower than
 //!   [`minimum_rate`](UploadService::minimum_rate) is answered with 408.
-//! * No CORS header is ever sent; add the host's own policy around the service.
+//! * No CORS header is ever sent unless [`cors`](UploadService::cors) says for whom.
+//! * HTTP/1 servers must hand on trailers for checksums at the end of a body; hyper does.
 //! * A panic is not caught here. It ends the request alone: whatever the request held is freed.
 //! * A tokio runtime with its timer is needed.
 

@@ -30,15 +30,15 @@ use crate::{
     metadata::MemoryMetadata,
 };
 
-type Who = fn(&Parts) -> Option<Caller>;
+pub(super) type Who = fn(&Parts) -> Option<Caller>;
 
 /// The bearer's name is the user.
-fn bearer(parts: &Parts) -> Option<Caller> {
+pub(super) fn bearer(parts: &Parts) -> Option<Caller> {
     let value = parts.headers.get("authorization")?.to_str().ok()?;
     value.strip_prefix("Bearer ").map(Caller::new)
 }
 
-async fn engine() -> Uploads {
+pub(super) async fn engine() -> Uploads {
     let stores = Uploads::with(MemoryBlobs::new(), MemoryMetadata::new());
     stores
         .authorizer(OwnerOnly)
@@ -48,30 +48,40 @@ async fn engine() -> Uploads {
         .unwrap()
 }
 
-struct Wire {
-    uploads: Uploads,
-    service: UploadService<Who>,
+#[derive(Clone)]
+pub(super) struct Wire {
+    pub(super) uploads: Uploads,
+    pub(super) service: UploadService<Who>,
 }
 
 #[derive(Debug)]
-struct Reply {
-    status: u16,
-    headers: HeaderMap,
-    text: String,
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    async fn of(response: Response<UploadBody>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            text: String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+        }
+    }
+
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap()
     }
 
-    fn data(&self) -> Value {
+    pub(super) fn data(&self) -> Value {
         let mut json = self.json();
         assert_eq!(json["success"], true, "{}", self.text);
         json["data"].take()
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
@@ -88,31 +98,29 @@ impl Wire {
         B: Body + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let response = self.service.clone().call(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        assert_eq!(parts.headers["cache-control"], "no-store");
-        assert_eq!(parts.headers["x-content-type-options"], "nosniff");
-        assert!(
-            parts
-                .headers
-                .keys()
-                .all(|name| !name.as_str().starts_with("access-control"))
-        );
-        if !text.is_empty() {
-            assert_eq!(parts.headers["content-type"], "application/json");
-            let json: Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(json["success"], parts.status.is_success(), "{text}");
+        let reply = self.call(request).await;
+        let headers = &reply.headers;
+        assert_eq!(headers["cache-control"], "no-store");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert!(headers.keys().all(|name| !name.as_str().starts_with("access-control")));
+        if !reply.text.is_empty() {
+            assert_eq!(headers["content-type"], "application/json");
+            assert_eq!(reply.json()["success"], reply.status < 300, "{}", reply.text);
         }
-        Reply {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            text,
-        }
+        reply
+    }
+
+    /// The same of any protocol.
+    pub(super) async fn call<B>(&self, request: Request<B>) -> Reply
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Reply::of(self.service.clone().call(request).await.unwrap()).await
     }
 
     /// `ask` is METHOD PATH; the user is ann, unless the headers name another one.
-    async fn ask(&self, ask: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+    pub(super) async fn ask(&self, ask: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
         self.send(request(ask, headers, Full::new(body.into()))).await
     }
 
@@ -126,7 +134,7 @@ impl Wire {
     }
 
     /// An upload of `a.mp4`, 10 bytes in chunks of 4, for video 1; the first chunk is stored.
-    async fn begun(&self) -> String {
+    pub(super) async fn begun(&self) -> String {
         let body = json!({"fileName": "a.mp4", "fileSize": 10, "chunkSize": 4, "videoId": 1});
         let reply = self.json("POST /uploads/", body).await;
         assert_eq!(reply.status, 201, "{}", reply.text);
@@ -141,7 +149,7 @@ impl Wire {
     }
 }
 
-fn request<B>(ask: &str, headers: &[(&str, &str)], body: B) -> Request<B> {
+pub(super) fn request<B>(ask: &str, headers: &[(&str, &str)], body: B) -> Request<B> {
     let (method, path) = ask.split_once(' ').unwrap();
     let mut request = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(name, _)| *name == "authorization") {
@@ -154,8 +162,8 @@ fn request<B>(ask: &str, headers: &[(&str, &str)], body: B) -> Request<B> {
 }
 
 const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=----X");
-const NOBODY: (&str, &str) = ("authorization", "");
-const STRANGER: (&str, &str) = ("authorization", "Bearer eve");
+pub(super) const NOBODY: (&str, &str) = ("authorization", "");
+pub(super) const STRANGER: (&str, &str) = ("authorization", "Bearer eve");
 
 fn form(fields: &[(&str, &str)]) -> String {
     let mut form: String = fields
@@ -753,7 +761,7 @@ async fn events_tell_of_every_state() {
 }
 
 /// A body that tells whether somebody looked at it.
-fn watched(polled: &Arc<AtomicBool>) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
+pub(super) fn watched(polled: &Arc<AtomicBool>) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
     let polled = polled.clone();
     StreamBody::new(stream::poll_fn(move |_| {
         polled.store(true, Ordering::Relaxed);
@@ -790,7 +798,7 @@ async fn the_body_of_a_refused_request_is_not_read() {
 }
 
 /// The bytes, then nothing any more.
-fn stalled(bytes: &str) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
+pub(super) fn stalled(bytes: &str) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
     let first = Bytes::copy_from_slice(bytes.as_bytes());
     StreamBody::new(stream::iter([Ok(Frame::data(first))]).chain(stream::pending()))
 }

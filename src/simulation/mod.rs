@@ -8,6 +8,7 @@ mod cancel;
 mod client;
 mod model;
 mod world;
+mod writers;
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
@@ -20,15 +21,20 @@ type Coverage = BTreeMap<String, u64>;
 
 /// Runs the history of `seed`; says what it has seen, or which promise was broken.
 fn run(seed: u64) -> Result<Coverage, String> {
+    on_virtual_time(History::new(seed).run())
+}
+
+/// Runs a history on one thread, where all waiting is virtual.
+fn on_virtual_time(history: impl Future<Output = Result<Coverage, String>>) -> Result<Coverage, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     let history = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        // Only what waits for ever is stopped by it: all waiting is virtual.
+        // Only what waits for ever is stopped by it.
         let bound = Duration::from_secs(40 * 86_400);
-        runtime.block_on(async { tokio::time::timeout(bound, History::new(seed).run()).await })
+        runtime.block_on(async { tokio::time::timeout(bound, history).await })
     }));
     drop(runtime);
     match history {

@@ -57,7 +57,7 @@ pub(super) struct History {
 }
 
 #[derive(Debug)]
-struct VirtualClock(Instant);
+pub(super) struct VirtualClock(pub(super) Instant);
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
@@ -66,7 +66,13 @@ impl Clock for VirtualClock {
 }
 
 #[derive(Debug)]
-struct SeededRandom(Mutex<SplitMix64>);
+pub(super) struct SeededRandom(Mutex<SplitMix64>);
+
+impl SeededRandom {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Mutex::new(SplitMix64::new(seed)))
+    }
+}
 
 impl Random for SeededRandom {
     fn fill(&self, bytes: &mut [u8]) -> UploadResult<()> {
@@ -328,7 +334,7 @@ impl History {
                 config.lease = Duration::from_secs(30);
                 config.sweep_every = Duration::from_secs(300);
             })
-            .random(SeededRandom(Mutex::new(SplitMix64::new(seed))))
+            .random(SeededRandom::new(seed))
             .build()
             .await
     }
@@ -437,7 +443,7 @@ impl History {
 }
 
 /// Whether the process that this file system belongs to has died.
-fn is_dead(fs: &SimFs) -> bool {
+pub(super) fn is_dead(fs: &SimFs) -> bool {
     use futures_util::FutureExt as _;
     fs.died().now_or_never().is_some()
 }

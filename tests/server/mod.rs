@@ -13,7 +13,11 @@ use std::{
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tower_service::Service as _;
-use tower_upload::{Caller, Uploads, access::OwnerOnly};
+use tower_upload::{
+    Caller, Uploads,
+    access::OwnerOnly,
+    http::{Resumable, Tus},
+};
 
 const ROLE: &str = "TOWER_UPLOAD_TEST_SERVER";
 const READY: &str = "listening on http://";
@@ -188,7 +192,12 @@ async fn serve(uploads: &Uploads, read_buffer: usize) {
         let user = parts.headers.get("x-user")?.to_str().ok()?;
         Some(Caller::new(user))
     });
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = service.tus(Tus::new()).resumable(Resumable::new());
+    // So that little of what a client has sent lies between it and this process.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(1 << 20).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let listener = socket.listen(1024).unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "\n{READY}{}", listener.local_addr().unwrap()).unwrap();
     out.flush().unwrap();

@@ -27,6 +27,7 @@ enum Bug {
     QuotaIgnoredByCommits,
     PinForgotten,
     HashForgotten,
+    SealForgotten,
     FirstPartsInASecondStep,
     DueWithoutLease,
     RemoveAtAnyVersion,
@@ -40,7 +41,7 @@ enum Bug {
     NothingSurvives,
 }
 
-const BUGS: [(Bug, &str); 19] = [
+const BUGS: [(Bug, &str); 20] = [
     (
         Bug::CommitWithoutOpenCheck,
         "Once an upload has left `Open` every commit is refused",
@@ -53,6 +54,7 @@ const BUGS: [(Bug, &str); 19] = [
     (Bug::QuotaIgnoredByCommits, "exactly 3 fit into"),
     (Bug::PinForgotten, "A commit that disagrees must be refused: pin"),
     (Bug::HashForgotten, "A guard's hash state must be stored"),
+    (Bug::SealForgotten, "A commit that seals leaves the upload assembling"),
     (Bug::FirstPartsInASecondStep, "counted in the creation's own step"),
     (Bug::DueWithoutLease, "Up to `limit` records whose time has come"),
     (Bug::RemoveAtAnyVersion, "A removal at an older version is refused"),
@@ -170,6 +172,7 @@ impl MetadataStore for Broken {
             (Bug::QuotaIgnoredByCommits, _) => guard.quota = Quota::UNLIMITED,
             (Bug::PinForgotten, _) => guard.pin = None,
             (Bug::HashForgotten, _) => guard.hash = None::<HashState>,
+            (Bug::SealForgotten, _) => guard.seal = None,
             (Bug::CommitWithoutOpenCheck, Some(before)) if before.record.state != State::Open => {
                 return self.force(&before.record, &guard, parts).await;
             }

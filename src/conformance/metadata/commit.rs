@@ -231,6 +231,53 @@ pub async fn guard_pins_chunk_size_and_size(store: Store) {
     }
 }
 
+/// A guard's seal moves the upload on in the same step, with or without a part, and only once.
+pub async fn guard_seals_in_the_same_step(store: Store) {
+    for with_part in [true, false] {
+        let record = created(&store, u8::from(with_part).into()).await;
+        commit(&store, record.id, &[part(0, 5)]).await;
+        let last = [part(1, 5)];
+        let parts: &[Part] = if with_part { &last } else { &[] };
+        let size = if with_part { 10 } else { 5 };
+        let mut guard = Guard::new(1);
+        (guard.end, guard.size, guard.seal) = (Some(5), Some(size), Some(Duration::from_secs(60)));
+        let tasks = (0..RACERS).map(|_| {
+            let (store, guard, parts) = (store.clone(), guard.clone(), parts.to_vec());
+            tokio::spawn(async move { store.commit(record.id, &guard, &parts).await })
+        });
+        let answers = all(tasks.collect()).await;
+        let done = answers
+            .iter()
+            .filter(|answer| matches!(answer, Ok(Committed::Done(tally)) if tally.bytes == size))
+            .count();
+        assert_eq!(
+            done, 1,
+            "Exactly one of several commits that seal at once may be done: {answers:?}"
+        );
+        let sealed = load(&store, record.id).await;
+        assert_eq!(
+            (sealed.record.state, sealed.record.plan.size, sealed.tally.bytes),
+            (State::Assembling, Some(size), size),
+            "A commit that seals leaves the upload assembling, with its size, in the same step"
+        );
+        assert!(
+            sealed.record.version > record.version && sealed.record.expires_at.is_none(),
+            "A sealed upload has a new version and expires no more"
+        );
+        assert!(
+            sealed.record.due_at >= Some(record.created_at.after(Duration::from_secs(60))),
+            "The driver must look at a sealed upload after the time that the seal gives, not {:?}",
+            sealed.record.due_at
+        );
+        guard.end = Some(size);
+        let late = answered(store.commit(record.id, &guard, &[part(2, 5)]).await);
+        assert!(
+            matches!(late, Committed::Refused(..)),
+            "Once it is sealed an upload takes no part, got {late:?}"
+        );
+    }
+}
+
 /// A guard's hash becomes the record's; none leaves it.
 pub async fn guard_sets_the_hash(store: Store) {
     let record = created(&store, 1).await;

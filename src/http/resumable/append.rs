@@ -105,7 +105,7 @@ impl Talk {
         end: Option<u64>,
         complete: bool,
     ) -> Result<(), Fault> {
-        if let Some(end) = end.filter(|end| *end > size) {
+        if let Some(end) = end.filter(|end| upload.size().is_some() && *end > size) {
             return Err(self.overrun(upload.id(), size, Some(end)).await);
         }
         if let Some(other) = promised.filter(|promised| *promised != size) {
@@ -115,7 +115,7 @@ impl Talk {
             return Err(inconsistent(format!("The upload has more than {size} bytes already")));
         }
         match end {
-            Some(end) if complete && end != size => Err(inconsistent(format!(
+            Some(end) if end > size || complete && end != size => Err(inconsistent(format!(
                 "The file has {size} bytes, but would end after {end}"
             ))),
             _ => Ok(()),

@@ -101,9 +101,6 @@ impl Talk {
                 Err(fault) => return Err(self.not_begun(&upload, location, fault).await),
             }
         };
-        if let Some(unnamed) = &mut unnamed {
-            unnamed.sealed();
-        }
         let mut answer = if complete {
             self.conclude(upload.id()).await
         } else {
@@ -116,7 +113,12 @@ impl Talk {
             Ok(Reply::new(StatusCode::CREATED, fields))
         };
         match &mut answer {
-            Ok(reply) => reply.fields.location = location,
+            Ok(reply) => {
+                reply.fields.location = location;
+                if let Some(unnamed) = &mut unnamed {
+                    unnamed.answered();
+                }
+            }
             Err(fault) => fault.fields.location = location,
         }
         answer
@@ -136,7 +138,8 @@ impl Talk {
     }
 }
 
-/// An upload whose client does not know where it is: if its request comes to nothing, so does the upload.
+/// An upload whose client does not know where it is: unless its request is answered with success, nothing of it is left, so that
+/// the client can send it again.
 struct Unnamed {
     uploads: Uploads,
     caller: Caller,
@@ -152,8 +155,8 @@ impl Unnamed {
         }
     }
 
-    /// It is there as a whole, and stays.
-    fn sealed(&mut self) {
+    /// The client has its answer, and the upload stays.
+    fn answered(&mut self) {
         self.id = None;
     }
 }

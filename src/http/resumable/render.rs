@@ -143,7 +143,7 @@ impl Type {
 pub(super) struct Fault {
     pub(super) error: Error,
     pub(super) kind: Option<Type>,
-    pub(super) fields: Fields,
+    pub(super) fields: Box<Fields>,
     /// The offset that the client gave.
     pub(super) provided: Option<u64>,
     /// The methods that are allowed.
@@ -161,7 +161,7 @@ impl From<Error> for Fault {
         Self {
             error,
             kind: None,
-            fields,
+            fields: Box::new(fields),
             provided: None,
             allow: None,
         }
@@ -238,7 +238,10 @@ impl Fault {
         let mut response = with_json(to_json(&problem), "application/problem+json");
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        let wait = problem::retry_after(error).or(status.is_server_error().then_some(1));
+        let wait = problem::retry_after(error).or(match error.kind() {
+            ErrorKind::NoSpace => Some(30),
+            _ => status.is_server_error().then_some(1),
+        });
         if let Some(seconds) = wait {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

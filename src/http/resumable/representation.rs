@@ -25,7 +25,8 @@ pub(super) fn described(headers: &HeaderMap, default_name: Option<&FileName>) ->
         if !is_media_type(kind) {
             return Err(malformed(&CONTENT_TYPE));
         }
-        new = new.metadata("filetype", kind).note("content-type", kind);
+        let kind = kind.replace('\t', " ");
+        new = new.metadata("filetype", kind.as_str()).note("content-type", kind);
     }
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -40,7 +41,7 @@ pub(super) fn described(headers: &HeaderMap, default_name: Option<&FileName>) ->
     }
     // What cannot be shown again as it is, is not kept: the name is what counts.
     if let Some(text) = headers.get(CONTENT_DISPOSITION).and_then(|value| value.to_str().ok()) {
-        new = new.note("content-disposition", text);
+        new = new.note("content-disposition", text.replace('\t', " "));
     }
     Ok(new)
 }

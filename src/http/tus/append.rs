@@ -113,12 +113,18 @@ pub(super) async fn answer(exchange: Exchange, id: UploadId) -> Answer {
     let size = size.map(|text| headers::number("Upload-Length", text)).transpose()?;
     let sending = Sending::of(&parts.headers, body)?;
     let upload = uploads.glance(&caller, id, Action::Write).await?;
-    let appended = append(&uploads, &caller, &upload, offset, size, sending).await;
-    let now = uploads.glance(&caller, id, Action::Write).await;
-    match (appended, now) {
-        (Ok(offset), now) => Ok(render::appended(offset, now.ok().as_ref())),
-        (Err(error), Ok(now)) if refuse_ended(&now).is_ok() => Err(Fault::At(error, Box::new(now))),
-        (Err(error), _) => Err(error.into()),
+    match append(&uploads, &caller, &upload, offset, size, sending).await {
+        // What is whole does not expire, nor does what never does.
+        Ok((end, true)) => Ok(render::appended(end, None)),
+        Ok((end, _)) if upload.expires_at().is_none() => Ok(render::appended(end, None)),
+        Ok((end, _)) => {
+            let now = uploads.glance(&caller, id, Action::Write).await;
+            Ok(render::appended(end, now.ok().as_ref()))
+        }
+        Err(error) => match uploads.glance(&caller, id, Action::Write).await {
+            Ok(now) if refuse_ended(&now).is_ok() => Err(Fault::At(error, Box::new(now))),
+            _ => Err(error.into()),
+        },
     }
 }
 
@@ -127,7 +133,7 @@ pub(super) fn wrong_type() -> Error {
     Error::new(ErrorKind::UnsupportedMediaType, message)
 }
 
-/// Answers where the upload ends then.
+/// Answers where the upload ends then, and whether that is the end of its file.
 async fn append(
     uploads: &Uploads,
     caller: &Caller,
@@ -135,7 +141,7 @@ async fn append(
     offset: u64,
     size: Option<u64>,
     sending: Sending,
-) -> Result<u64> {
+) -> Result<(u64, bool)> {
     let id = upload.id();
     refuse_ended(upload)?;
     if matches!(upload.concat(), Some(Concat::Final(_))) {
@@ -159,7 +165,7 @@ async fn append(
         }
         sending.refuse_bytes().await?;
         finish(uploads, caller, id).await?;
-        return Ok(end);
+        return Ok((end, true));
     }
     let (appended, sealed) = match size.filter(|_| upload.size().is_none()) {
         None => (sending.append(uploads, caller, id, offset).await?, false),
@@ -193,10 +199,11 @@ async fn append(
             }
         }
     };
-    if (appended.is_complete || sealed) && !matches!(upload.concat(), Some(Concat::Partial)) {
+    let is_whole = (appended.is_complete || sealed) && !matches!(upload.concat(), Some(Concat::Partial));
+    if is_whole {
         finish(uploads, caller, id).await?;
     }
-    Ok(appended.offset)
+    Ok((appended.offset, is_whole))
 }
 
 /// What came of the body of a creation.

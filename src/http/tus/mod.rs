@@ -3,6 +3,8 @@
 mod append;
 mod concat;
 mod create;
+#[cfg(any(test, feature = "conformance"))]
+pub(super) mod fuzzing;
 mod headers;
 mod render;
 #[cfg(test)]
@@ -184,9 +186,10 @@ async fn delete(uploads: &Uploads, caller: &Caller, id: UploadId) -> Answer {
     Ok(render::no_content())
 }
 
-/// What has ended without a blob is gone, for whatever reason.
+/// What has ended without a blob is gone, for whatever reason; so is what was deleted while its blob is being made.
 fn refuse_ended(upload: &Upload) -> Result<()> {
     match upload.state() {
+        State::Assembling if upload.record().intent.is_some() => Err(Error::gone(State::Deleted)),
         State::Open | State::Assembling | State::Assembled => Ok(()),
         State::Failed => {
             let reason = upload.failure().unwrap_or("it could not be put together");

@@ -1,0 +1,212 @@
+//! Medians, spreads, ratios within rounds, and their tables.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use crate::{
+    load::{Load, Sent},
+    process::Usage,
+};
+
+/// One server in one round.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    /// MiB or files a second.
+    rate: f64,
+    is_files: bool,
+    p50: Duration,
+    p99: Duration,
+    /// Processor seconds per GiB, or milliseconds a file.
+    cpu: Option<f64>,
+    peak: Option<u64>,
+}
+
+impl Measured {
+    pub(crate) fn new(load: &Load, mut sent: Sent, used: Option<(Usage, u64)>) -> Self {
+        sent.latencies.sort_unstable();
+        let seconds = sent.took.as_secs_f64();
+        let bytes = load.bytes() as f64;
+        let is_files = load.is_small();
+        let cpu = |usage: Usage| match is_files {
+            true => usage.cpu * 1e3 / load.files as f64,
+            false => usage.cpu * (1 << 30) as f64 / bytes,
+        };
+        Self {
+            rate: match is_files {
+                true => load.files as f64 / seconds,
+                false => bytes / (1 << 20) as f64 / seconds,
+            },
+            is_files,
+            p50: percentile(&sent.latencies, 0.5),
+            p99: percentile(&sent.latencies, 0.99),
+            cpu: used.map(|(usage, _)| cpu(usage)),
+            peak: used.map(|(_, peak)| peak),
+        }
+    }
+}
+
+fn percentile(sorted: &[Duration], part: f64) -> Duration {
+    let at = ((sorted.len() as f64 * part).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+/// The rounds of all servers under one load.
+pub(crate) struct Table {
+    floor: String,
+    names: Vec<&'static str>,
+    rounds: BTreeMap<&'static str, Vec<Measured>>,
+}
+
+impl Table {
+    pub(crate) fn new(floor: &str) -> Self {
+        Self {
+            floor: floor.to_owned(),
+            names: Vec::new(),
+            rounds: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, name: &'static str, measured: Measured) {
+        if !self.names.contains(&name) {
+            self.names.push(name);
+        }
+        self.rounds.entry(name).or_default().push(measured);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let floor = self.rounds.get(self.floor.as_str());
+        let is_files = self.rounds.values().flatten().any(|measured| measured.is_files);
+        let (rate, cpu) = if is_files {
+            ("files/s", "CPU-ms a file")
+        } else {
+            ("MiB/s", "CPU-s/GiB")
+        };
+        writeln!(
+            f,
+            "| | {rate} (quartiles) | × {floor} | {cpu} | × {floor} | p50 ms | p99 ms | × {floor} | peak MiB |",
+            floor = self.floor
+        )?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
+        for name in &self.names {
+            let rounds = &self.rounds[name];
+            let rates = Spread::of(rounds.iter().map(|round| round.rate));
+            let ratio = |value: fn(&Measured) -> Option<f64>| {
+                let pairs = floor.into_iter().flatten().zip(rounds);
+                let ratios: Vec<f64> = pairs
+                    .filter_map(|(floor, ours)| Some(value(ours)? / value(floor)?))
+                    .filter(|ratio| ratio.is_finite())
+                    .collect();
+                if ratios.is_empty() {
+                    return String::new();
+                }
+                format!("{:.2}", Spread::of(ratios.into_iter()).median)
+            };
+            let equal = floor.is_some_and(|floor| {
+                *name != self.floor && rates.overlaps(&Spread::of(floor.iter().map(|round| round.rate)))
+            });
+            let median = |value: fn(&Measured) -> Option<f64>, digits: usize| {
+                let values: Vec<f64> = rounds.iter().filter_map(value).collect();
+                if values.is_empty() {
+                    return String::new();
+                }
+                format!("{:.digits$}", Spread::of(values.into_iter()).median)
+            };
+            let mut line = format!("| {name} | {rates} | {}", ratio(|round| Some(round.rate)));
+            if equal {
+                line.push_str(" (equal)");
+            }
+            write!(
+                line,
+                " | {} | {} | {} | {} | {} | {} |",
+                median(|round| round.cpu, 2),
+                ratio(|round| round.cpu),
+                median(|round| Some(round.p50.as_secs_f64() * 1e3), 1),
+                median(|round| Some(round.p99.as_secs_f64() * 1e3), 1),
+                ratio(|round| Some(round.p99.as_secs_f64())),
+                median(|round| Some(round.peak? as f64 / (1 << 20) as f64), 0),
+            )?;
+            writeln!(f, "{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Median and quartiles.
+struct Spread {
+    low: f64,
+    median: f64,
+    high: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let at = |part: f64| {
+            let place = part * (values.len() - 1) as f64;
+            let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
+            low + (high - low) * place.fract()
+        };
+        Self {
+            low: at(0.25),
+            median: at(0.5),
+            high: at(0.75),
+        }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.low <= other.high && other.low <= self.high
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} ({:.0} to {:.0})", self.median, self.low, self.high)
+    }
+}
+
+/// The machine and the day, in a line.
+pub(crate) fn machine(dir: &Path) -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |line| line.trim_start_matches([' ', '\t', ':']));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let mounts = read("/proc/mounts");
+    let dir = dir.canonicalize().unwrap_or_default();
+    let disk = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            Some((words.next()?, words.next()?))
+        })
+        .filter(|(at, _)| dir.starts_with(at))
+        .max_by_key(|(at, _)| at.len())
+        .map_or("", |(_, kind)| kind);
+    let days = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let date = tower_upload::upload::Timestamp::from_millis(days * 1000).to_string();
+    format!(
+        "{model}, {cores} cores, Linux {}, {disk}, {}",
+        kernel.trim(),
+        date.split('T').next().unwrap_or_default()
+    )
+}
+
+/// Bytes of memory that may be taken.
+pub(crate) fn memory_available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
