@@ -29,6 +29,7 @@ use http_body_util::Full;
 use support::{BoxError, Host, auth::User, envelope::Refusal};
 use tokio::net::TcpListener;
 use tower_http::trace::TraceLayer;
+use tower_upload::http::{Resumable, Tus};
 
 fn main() -> ExitCode {
     support::run(serve)
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
 fn app(host: &Host) -> Router {
     let Host {
         mount,
+        public_url,
+        cors,
         uploads,
         tokens,
         videos,
@@ -45,7 +48,13 @@ fn app(host: &Host) -> Router {
     } = host.clone();
 
     // The uploads take what no route of the application takes below the mount.
-    let uploads = uploads.service(User::caller).mount(&mount);
+    let uploads = uploads
+        .service(User::caller)
+        .mount(&mount)
+        .public_url(&public_url)
+        .tus(Tus::new())
+        .resumable(Resumable::new())
+        .cors(cors);
     let streaming = [
         "/create-video",
         "/create-video/",

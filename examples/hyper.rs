@@ -18,7 +18,10 @@ use support::{
 };
 use tokio::net::TcpListener;
 use tower_service::Service as _;
-use tower_upload::{Caller, http::UploadService};
+use tower_upload::{
+    Caller,
+    http::{Resumable, Tus, UploadService},
+};
 
 fn main() -> ExitCode {
     support::run(serve)
@@ -27,7 +30,14 @@ fn main() -> ExitCode {
 type Uploads = UploadService<fn(&Parts) -> Option<Caller>>;
 
 async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {
-    let uploads: Uploads = host.uploads.service(User::caller as _).mount(&host.mount);
+    let uploads: Uploads = host
+        .uploads
+        .service(User::caller as _)
+        .mount(&host.mount)
+        .public_url(&host.public_url)
+        .tus(Tus::new())
+        .resumable(Resumable::new())
+        .cors(host.cors.clone());
     let app = host.clone();
     connections::serve(listener, &host, move |request| {
         answer(app.clone(), uploads.clone(), request)

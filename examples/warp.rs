@@ -15,6 +15,7 @@ use support::{BoxError, Host, Page, api::Videos, auth::User, envelope::Body};
 use tokio::net::TcpListener;
 use tower_layer::Layer as _;
 use tower_service::Service;
+use tower_upload::http::{Resumable, Tus};
 use warp::{Filter, Reply, path::FullPath};
 
 fn main() -> ExitCode {
@@ -30,7 +31,13 @@ fn pages(page: Page) -> impl Filter<Extract = (impl Reply,), Error = Infallible>
 
 async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {
     // The layer answers what lies below the mount, and passes everything else on.
-    let layer = host.uploads.layer(&host.mount, User::caller);
+    let layer = host
+        .uploads
+        .layer(&host.mount, User::caller)
+        .public_url(&host.public_url)
+        .tus(Tus::new())
+        .resumable(Resumable::new())
+        .cors(host.cors.clone());
     let app = layer.layer(warp::service(pages(host.page.clone())));
     let around = host.clone();
     connections::serve(listener, &host, move |request| {

@@ -8,6 +8,8 @@ Takes large videos in pieces, and resumes.
 --listen ADDR        127.0.0.1:8080; port 0 takes a free one
 --data DIR           ./upload-data: blobs, metadata.redb and the catalogue of videos lie in it
 --mount PATH         /api/streaming
+--public-url ORIGIN  what the URLs of uploads begin with, as in https://media.example.com; none: they begin with the mount
+--cors ORIGIN        pages of this origin may upload, repeatable
 --token TOKEN=USER   a bearer token and whose it is, repeatable; none given: one is made and printed
 --anonymous          no tokens at all
 --metadata URL       redb:PATH | memory: | postgres://...
@@ -25,6 +27,10 @@ pub struct Args {
     pub data: PathBuf,
     /// With a leading slash and without one at the end.
     pub mount: String,
+    /// Empty if it is not known.
+    pub public_url: String,
+    /// The origins whose pages may upload.
+    pub cors: Vec<String>,
     /// (token, user)
     pub tokens: Vec<(String, String)>,
     pub anonymous: bool,
@@ -43,6 +49,8 @@ impl Args {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             data: PathBuf::from("upload-data"),
             mount: "/api/streaming".to_owned(),
+            public_url: String::new(),
+            cors: Vec::new(),
             tokens: Vec::new(),
             anonymous: false,
             metadata: None,
@@ -73,6 +81,8 @@ impl Args {
                 }
                 "--data" => parsed.data = value()?.into(),
                 "--mount" => parsed.mount = mount(&value()?)?,
+                "--public-url" => parsed.public_url = origin("--public-url", &value()?)?,
+                "--cors" => parsed.cors.push(origin("--cors", &value()?)?),
                 "--token" => parsed.tokens.push(token(&value()?)?),
                 "--anonymous" => parsed.anonymous = true,
                 "--metadata" => parsed.metadata = Some(value()?),
@@ -104,6 +114,14 @@ fn mount(text: &str) -> Result<String, String> {
         .all(|segment| !segment.is_empty() && segment.chars().all(plain) && !segment.starts_with('.'));
     let error = || "--mount is a path as in /api/streaming, not the root".to_owned();
     safe.then(|| format!("/{path}")).ok_or_else(error)
+}
+
+/// Scheme, host and port.
+fn origin(flag: &str, text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let is_authority = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']));
+    let error = || format!("{flag} is an origin as in https://example.com:8443, with nothing after it");
+    is_authority.then(|| text.to_owned()).ok_or_else(error)
 }
 
 /// The message does not repeat the token.

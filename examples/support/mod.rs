@@ -26,7 +26,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tower_upload::{Event, EventKind, Uploads};
+use tower_upload::{Event, EventKind, Uploads, http::Cors};
 
 use self::{api::Videos, auth::Tokens, authorizer::VideoAuthorizer, catalogue::Catalogue};
 pub use self::{args::Args, page::Page};
@@ -38,6 +38,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Host {
     pub mount: String,
+    pub public_url: String,
+    pub cors: Cors,
     pub uploads: Uploads,
     pub tokens: Tokens,
     pub videos: Videos,
@@ -105,6 +107,11 @@ impl Host {
             videos: Videos::new(catalogue, uploads.clone(), &args.mount)?,
             page: Page::new(&args.mount, args.anonymous),
             mount: args.mount.clone(),
+            public_url: args.public_url.clone(),
+            cors: args
+                .cors
+                .iter()
+                .fold(Cors::new(), |cors, origin| cors.allow_origin(origin)),
             uploads,
             tokens,
             greeting,

@@ -181,6 +181,7 @@ impl Uploads {
             let _ = tokio::time::timeout(deadline, driver).await;
         }
     }
+
     /// How long an upload lives without activity.
     #[cfg(feature = "http")]
     pub(crate) fn expire_after(&self) -> Option<Duration> {

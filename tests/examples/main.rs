@@ -9,6 +9,7 @@
 mod client;
 mod host;
 mod origin;
+mod protocols;
 mod restart;
 mod server;
 mod sessions;
@@ -58,4 +59,7 @@ suite![
     host::only_videos_are_shown_as_videos,
     host::another_mount_and_no_tokens,
     host::bad_flags_are_told,
+    protocols::tus_is_spoken,
+    protocols::the_protocol_of_the_ietf_is_spoken,
+    protocols::pages_of_named_origins_may_upload,
 ];
