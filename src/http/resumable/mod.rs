@@ -52,7 +52,7 @@ use crate::{
 ///   `application/problem+json` (RFC 9457).
 /// * A creating request without `Upload-Complete` is a whole file, as from a client that knows nothing of this protocol: the answer is
 ///   the same, but the upload cannot be resumed, and what is cut off is dropped. The body is the file itself; forms are
-///   answered with 415.
+///   answered with 415. Where tus is spoken too, such a request is taken for one of tus.
 /// * Of `Content-Disposition` the file name is taken, without folders; where there is none, or what there is cannot be a name,
 ///   [`file_name`](Self::file_name) is. `Content-Type` becomes the metadata `filetype`. Bodies are stored as they are sent,
 ///   whatever `Content-Encoding` says: it is kept with the upload.
