@@ -207,6 +207,11 @@ impl Uploads {
             {
                 return Err(error);
             } // Any other says that nobody writes any more.
+            // Its end is all that is asked for: the parts may be many.
+            let snapshot = self
+                .find(caller, Address::Id(id), Action::Write, PartRange::NONE)
+                .await?;
+            return Ok(super::Upload::new(snapshot));
         }
         self.status(caller, id).await
     }
@@ -282,6 +287,8 @@ struct Writing {
     end: u64,
     parts: u32,
     sealed: bool,
+    /// Where the file ends, if this request brings its end and has said how far that is.
+    last: Option<u64>,
     /// Durable, but not to be committed before the checksum of all is verified.
     finished: Vec<Part>,
     intake: Option<Intake>,
@@ -420,6 +427,7 @@ impl Writing {
             Expected::Given(digest) => vec![Hasher::new(digest.algorithm())],
             Expected::Later(algorithms, _) => algorithms.iter().copied().map(Hasher::new).collect(),
         };
+        let last = append.len.filter(|_| append.completes).map(|len| offset + len);
         Self {
             uploads,
             record,
@@ -427,6 +435,7 @@ impl Writing {
             end: offset,
             parts,
             sealed: false,
+            last,
             finished: Vec::new(),
             intake: None,
             hashers,
@@ -561,6 +570,7 @@ impl Writing {
         let seals = match step {
             _ if self.sealed => false,
             Step::End if self.append.completes => true,
+            _ if self.last == Some(end) => true,
             _ => self.record.seals_itself && size == Some(end),
         };
         if parts.is_empty() && !seals {
