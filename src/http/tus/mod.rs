@@ -10,6 +10,8 @@ mod render;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, Method, Response, request::Parts};
 
 use self::render::Fault;
@@ -30,6 +32,8 @@ use crate::{
 /// The version that is spoken.
 const VERSION: &str = "1.0.0";
 const METHOD_OVERRIDE: &str = "x-http-method-override";
+/// How long a HEAD waits for a file that is being put together.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 type Answer = Result<Response<UploadBody>, Fault>;
 
@@ -170,11 +174,24 @@ async fn on_upload(method: Method, exchange: Exchange, id: UploadId) -> Answer {
 
 /// A client asks before it resumes, and so stops the request of its own that it lost. Who may only look stops nobody.
 async fn head(uploads: &Uploads, caller: &Caller, id: UploadId) -> Answer {
-    let upload = match uploads.take_over(caller, id).await {
-        Err(error) if error.kind() == ErrorKind::Forbidden => uploads.status(caller, id).await?,
+    let mut upload = match uploads.take_over(caller, id).await {
+        Err(error) if error.kind() == ErrorKind::Forbidden => {
+            let upload = uploads.status(caller, id).await?;
+            refuse_ended(&upload)?;
+            return Ok(render::head(&upload));
+        }
         upload => upload?,
     };
     refuse_ended(&upload)?;
+    if upload.state() == State::Assembling && upload.record().attempts == 0 {
+        // Whoever brought the last byte may have been cut off before the file was put together. It goes on when this
+        // has waited long enough; where it failed before, the driver says when it is tried again.
+        if let Ok(finished) = tokio::time::timeout(PATIENCE, finish(uploads, caller, id)).await {
+            finished?;
+        }
+        upload = uploads.glance(caller, id, Action::Write).await?;
+        refuse_ended(&upload)?;
+    }
     Ok(render::head(&upload))
 }
 

@@ -352,6 +352,43 @@ async fn a_store_that_cannot_assemble_now_does_it_later() {
     assert_eq!(faults.calls().iter().filter(|call| **call == Call::Complete).count(), 2);
 }
 
+/// The last byte came with a request that was refused or cut: nobody else puts the file together for a while.
+#[tokio::test]
+async fn head_puts_together_what_has_all_its_bytes() {
+    let wire = wire().await;
+    let id = wire.created(&[LENGTH], "0123").await;
+    let headers = [BYTES, ("upload-offset", "4")];
+    let reply = wire
+        .tus(&format!("PATCH /files/{id}"), &headers, streamed("456789x"))
+        .await;
+    assert_eq!((reply.status, wire.all().await[0].1), (413, State::Assembling));
+    assert_eq!(wire.head(&id).await.header("upload-offset"), "10");
+    assert_eq!(wire.all().await[0].1, State::Assembled);
+    assert_eq!(wire.get(&id).await.text, WHOLE);
+}
+
+/// A store that hangs keeps no HEAD waiting for long.
+#[tokio::test(start_paused = true)]
+async fn head_does_not_wait_for_ever() {
+    let hang = |call| {
+        if call == Call::Complete {
+            Fault::Hang
+        } else {
+            Fault::None
+        }
+    };
+    let blobs = FaultyBlobs::new(MemoryBlobs::new(), Arc::new(hang));
+    let wire = on(blobs, MemoryMetadata::new()).await;
+    let id = wire.created(&[LENGTH], "0123").await;
+    let mut patch = wire.under_way(&format!("PATCH /files/{id}"), &[("upload-offset", "4")], "456789");
+    settle(&mut patch).await;
+    drop(patch);
+    let began = tokio::time::Instant::now();
+    let head = wire.head(&id).await;
+    assert_eq!((head.status, head.header("upload-offset")), (200, "10"), "{head:?}");
+    assert!(began.elapsed() < Duration::from_secs(3));
+}
+
 /// What was deleted is gone for its client, also while the store cannot do anything about it.
 #[tokio::test]
 async fn what_is_deleted_while_it_is_assembled_is_gone() {
