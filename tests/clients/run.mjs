@@ -29,7 +29,7 @@ if (!['server', 'work', 'python', 'rust'].every((name) => options[name])) {
   process.exit(2);
 }
 
-const LIMIT = 120_000; // milliseconds for one client
+const LIMIT = 90_000; // milliseconds for one client
 
 const output = (command, ...args) => spawnSync(command, args, { encoding: 'utf8' }).stdout?.trim();
 

@@ -58,7 +58,7 @@ export const clients = {
   'tus-js-client': aborted({}, file),
   'tus-js-client, server killed': killed({}, file),
   'tus-js-client, parallelUploads 3': aborted({ parallelUploads: 3 }, file),
-  'tus-js-client, parallelUploads 3, server killed': killed({ parallelUploads: 3 }, file),
+  'tus-js-client, parallelUploads 3, server killed': killed({ parallelUploads: 3, chunkSize: 4 << 20 }, file),
   'tus-js-client, uploadLengthDeferred': killed({ uploadLengthDeferred: true, chunkSize: 24 << 20 }, stream),
   'tus-js-client, uploadDataDuringCreation': aborted({ uploadDataDuringCreation: true, chunkSize: 24 << 20 }, file),
   'tus-js-client, ietf-draft-03': aborted({ protocol: 'ietf-draft-03' }, buffer),
