@@ -75,9 +75,11 @@ impl Uploads {
         if let Some(turn) = self.inner.live.try_below(Spot::End(record.id)) {
             let (uploads, id) = (self.clone(), record.id);
             drop(self.inner.tasks.spawn(async move {
-                if let Ok(Reached::Sealed) = uploads.join_in_turn(id, None, turn).await {
-                    // What fails is tried again by the driver.
-                    let _ = uploads.finish(id).await;
+                // What fails is tried again by the driver.
+                match uploads.join_in_turn(id, None, turn).await {
+                    Ok(Reached::Sealed) => drop(uploads.finish(id).await),
+                    Ok(Reached::Waiting) => drop(uploads.step_back(id).await),
+                    Err(_) => {}
                 }
             }));
         }
@@ -145,6 +147,15 @@ impl Uploads {
         // If it is not noted either, the driver comes by once the lease is over.
         let _ = self.wait_for_partials(id).await;
         error
+    }
+
+    /// After some of it was joined: nobody is at it any more, until there is more to join.
+    async fn step_back(&self, id: UploadId) -> Result<()> {
+        let record = self.load(id, PartRange::NONE).await?.record;
+        if record.attempts == 0 {
+            self.wait_for_partials(id).await?;
+        }
+        Ok(())
     }
 
     async fn wait_for_partials(&self, id: UploadId) -> Result<()> {
