@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 mod server;
-#[allow(dead_code, reason = "the raw client here knows headers")]
 mod wire;
 
 use std::{
