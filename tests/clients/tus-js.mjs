@@ -50,7 +50,7 @@ const killed = (options, open) => async (lab) => {
 };
 
 const file = (name) => fs.createReadStream(name);
-// With a file in Node this client never says that the protocol's last request is the last one.
+// With a file in Node this client never says, once it has resumed, that its request is the last one.
 const buffer = (name) => fs.readFileSync(name);
 const stream = (name) => fs.createReadStream(name).pipe(new PassThrough());
 
