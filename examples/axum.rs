@@ -39,6 +39,7 @@ fn app(host: &Host) -> Router {
     let Host {
         mount,
         public_url,
+        is_local,
         cors,
         uploads,
         tokens,
@@ -52,6 +53,7 @@ fn app(host: &Host) -> Router {
         .service(User::caller)
         .mount(&mount)
         .public_url(&public_url)
+        .trust_forwarded(is_local)
         .tus(Tus::new())
         .resumable(Resumable::new())
         .cors(cors);

@@ -35,6 +35,7 @@ async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {
         .service(User::caller as _)
         .mount(&host.mount)
         .public_url(&host.public_url)
+        .trust_forwarded(host.is_local)
         .tus(Tus::new())
         .resumable(Resumable::new())
         .cors(host.cors.clone());

@@ -35,6 +35,7 @@ async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {
         .uploads
         .layer(&host.mount, User::caller)
         .public_url(&host.public_url)
+        .trust_forwarded(host.is_local)
         .tus(Tus::new())
         .resumable(Resumable::new())
         .cors(host.cors.clone());

@@ -39,6 +39,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Host {
     pub mount: String,
     pub public_url: String,
+    /// Whether only this machine reaches it: then its own name for it may be believed.
+    pub is_local: bool,
     pub cors: Cors,
     pub uploads: Uploads,
     pub tokens: Tokens,
@@ -108,6 +110,7 @@ impl Host {
             page: Page::new(&args.mount, args.anonymous),
             mount: args.mount.clone(),
             public_url: args.public_url.clone(),
+            is_local: args.listen.ip().is_loopback(),
             cors: args
                 .cors
                 .iter()

@@ -589,6 +589,11 @@ impl Writing {
             Ok(Committed::Done(tally)) => {
                 (self.end, self.parts) = (tally.bytes, tally.parts);
                 self.sealed |= seals;
+                if seals && step == Step::Cut {
+                    // Nobody is there any more who would ask for it.
+                    let (uploads, id) = (self.uploads.clone(), self.record.id);
+                    drop(inner.tasks.spawn(async move { drop(uploads.finish(id).await) }));
+                }
                 inner.live.changed(self.record.id);
                 if let Some(progress) = &self.append.progress {
                     progress(self.end);

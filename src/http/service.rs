@@ -73,10 +73,13 @@ impl<W> UploadService<W> {
         self.set(|settings| settings.cors = Some(cors))
     }
 
-    /// What goes before the mount in URLs, as in `https://media.example.com`. Without it, URLs are absolute paths.
+    /// What goes before the mount in URLs, as in `https://media.example.com`. Without it, URLs are absolute paths, which
+    /// browsers and most clients resolve; some clients of tus do not, and need this or
+    /// [`trust_forwarded`](Self::trust_forwarded).
     pub fn public_url(self, url: &str) -> Self {
-        let url = url.trim_end_matches('/').to_owned();
-        self.set(|settings| settings.public_url = Some(url))
+        let url = url.trim_end_matches('/');
+        let url = (!url.is_empty()).then(|| url.to_owned());
+        self.set(|settings| settings.public_url = url)
     }
 
     /// Whether `Forwarded`, `X-Forwarded-Proto`, `X-Forwarded-Host` and `Host` are believed, to make absolute URLs

@@ -14,7 +14,7 @@ use crate::{
     engine::NewUpload,
     error::{Error, Result},
     http::{dialect::Exchange, door::refuse_nobody},
-    upload::{FileName, Protocol},
+    upload::{FileName, Protocol, Target},
 };
 
 /// What a file is called that nobody gave a name.
@@ -27,7 +27,8 @@ pub(super) async fn answer(mut exchange: Exchange) -> Answer {
         headers::one(headers, "Upload-Length")?,
         headers::one(headers, "Upload-Defer-Length")?,
     )?;
-    let mut new = described(headers::one(headers, "Upload-Metadata")?)?;
+    let target = exchange.settings.tus.as_ref().and_then(|tus| tus.target.as_deref());
+    let mut new = described(headers::one(headers, "Upload-Metadata")?, target)?;
     let concat = headers::one(headers, "Upload-Concat")?.map(str::to_owned);
     let place = match &concat {
         Some(text) => {
@@ -126,7 +127,7 @@ async fn join(mut exchange: Exchange, new: NewUpload, length: Length, urls: &[&s
 }
 
 /// An upload of the file that `Upload-Metadata` speaks of, which is kept as it came too.
-fn described(metadata: Option<&str>) -> Result<NewUpload> {
+fn described(metadata: Option<&str>, target: Option<&str>) -> Result<NewUpload> {
     let text = metadata.unwrap_or_default();
     let pairs = headers::metadata(text)?;
     let named = |key| pairs.iter().find(|(other, value)| *other == key && !value.is_empty());
@@ -136,6 +137,11 @@ fn described(metadata: Option<&str>) -> Result<NewUpload> {
         return Err(Error::invalid("Upload-Metadata", error.message().to_owned()));
     }
     let mut new = NewUpload::new(file_name).protocol(Protocol::Tus);
+    if let Some((_, text)) = target.and_then(named) {
+        let target =
+            Target::parse(text).map_err(|error| Error::invalid("Upload-Metadata", error.message().to_owned()))?;
+        new = new.target(target);
+    }
     if metadata.is_some() {
         new = new.note(render::METADATA, text);
     }

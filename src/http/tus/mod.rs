@@ -47,6 +47,7 @@ type Answer = Result<Response<UploadBody>, Fault>;
 pub struct Tus {
     method_override: bool,
     unfinished_concatenation: bool,
+    target: Option<String>,
 }
 
 impl Tus {
@@ -68,6 +69,14 @@ impl Tus {
     #[must_use]
     pub const fn unfinished_concatenation(mut self) -> Self {
         self.unfinished_concatenation = true;
+        self
+    }
+
+    /// The key of `Upload-Metadata` that says what an upload is for in the host's world, as in `videoId`: its
+    /// [target](crate::NewUpload::target), which the [`Authorizer`](crate::Authorizer) and hooks are told. Its value is still metadata too.
+    #[must_use]
+    pub fn target(mut self, key: impl Into<String>) -> Self {
+        self.target = Some(key.into());
         self
     }
 

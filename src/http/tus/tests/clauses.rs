@@ -732,6 +732,36 @@ async fn places_are_as_absolute_as_the_host_allows() {
 
 /// The host may refuse a file by what the client says of it.
 #[tokio::test]
+async fn metadata_may_say_what_an_upload_is_for() {
+    let wire = serve(engine().await, Tus::new().target("videoId"));
+    for (metadata, target) in [
+        ("videoId NDI=,filename YQ==", Some("42")),
+        ("filename YQ==", None),
+        ("videoId,filename YQ==", None),
+    ] {
+        let id = wire
+            .created(&[("upload-length", "1"), ("upload-metadata", metadata)], "")
+            .await;
+        let upload = wire
+            .uploads
+            .status(&Caller::new("ann"), id.parse::<UploadId>().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(upload.target().map(crate::Target::as_str), target, "{metadata}");
+    }
+    // Four kilobytes of "a".
+    let long = format!("videoId {}", "YWFh".repeat(1400));
+    let reply = wire
+        .tus(
+            "POST /files/",
+            &[("upload-length", "1"), ("upload-metadata", &long)],
+            whole(""),
+        )
+        .await;
+    assert_eq!(reply.status, 400, "{reply:?}");
+}
+
+#[tokio::test]
 async fn the_host_may_refuse() {
     struct Veto;
     #[async_trait::async_trait]
