@@ -9,6 +9,8 @@
 //! * (c) is (b) with one `sync_data` for each request;
 //! * the disk: no server at all, writers with `O_DIRECT` and one `fdatasync` for each chunk.
 //!
+//! Ours is measured as it comes, with its writes on tokio's pool, and with `Writes::Inline`; `none` is without durability.
+//!
 //! `-- --help` lists what can be chosen; `--tus URL` measures any tus server with the same client.
 
 #![allow(
@@ -109,25 +111,33 @@ const fn contender(name: &'static str, kind: Kind, flow: Flow) -> Contender {
     Contender { name, kind, flow }
 }
 
-const LARGE: [Contender; 10] = [
+/// The default, writing on the pool; and inline.
+const POOL: Kind = Kind::ours(true, false);
+const INLINE: Kind = Kind::ours(true, true);
+
+const LARGE: [Contender; 14] = [
     contender("floor-a", Kind::Discard, Flow::Put),
     contender("floor-b", Kind::Write, Flow::Put),
     contender("floor-c", Kind::Sync, Flow::Put),
     contender("disk", Kind::Disk, Flow::Disk),
-    contender("raw", Kind::Ours { durable: true }, Flow::Chunks),
-    contender("form", Kind::Ours { durable: true }, Flow::Form),
-    contender("tus", Kind::Ours { durable: true }, Flow::Tus),
-    contender("ietf", Kind::Ours { durable: true }, Flow::Ietf),
-    contender("raw-none", Kind::Ours { durable: false }, Flow::Chunks),
-    contender("tus-none", Kind::Ours { durable: false }, Flow::Tus),
+    contender("raw", POOL, Flow::Chunks),
+    contender("raw-inline", INLINE, Flow::Chunks),
+    contender("form", POOL, Flow::Form),
+    contender("form-inline", INLINE, Flow::Form),
+    contender("tus", POOL, Flow::Tus),
+    contender("tus-inline", INLINE, Flow::Tus),
+    contender("ietf", POOL, Flow::Ietf),
+    contender("raw-none", Kind::ours(false, false), Flow::Chunks),
+    contender("raw-none-inline", Kind::ours(false, true), Flow::Chunks),
+    contender("tus-none", Kind::ours(false, false), Flow::Tus),
 ];
 
 const SMALL: [Contender; 5] = [
     contender("floor-b", Kind::Write, Flow::Put),
     contender("floor-c", Kind::Sync, Flow::Put),
-    contender("form", Kind::Ours { durable: true }, Flow::Form),
-    contender("tus", Kind::Ours { durable: true }, Flow::Tus),
-    contender("tus-one", Kind::Ours { durable: true }, Flow::TusAtOnce),
+    contender("form", POOL, Flow::Form),
+    contender("tus", POOL, Flow::Tus),
+    contender("tus-one", POOL, Flow::TusAtOnce),
 ];
 
 fn main() {

@@ -29,16 +29,26 @@ pub(crate) enum Kind {
     Write,
     Sync,
     Disk,
-    Ours { durable: bool },
+    /// This crate; `inline` is [`Writes::Inline`](tower_upload::blob::disk::Writes).
+    Ours {
+        durable: bool,
+        inline: bool,
+    },
 }
 
 impl Kind {
-    const NAMED: [(Self, &'static str); 5] = [
+    pub(crate) const fn ours(durable: bool, inline: bool) -> Self {
+        Self::Ours { durable, inline }
+    }
+
+    const NAMED: [(Self, &'static str); 7] = [
         (Self::Discard, "discard"),
         (Self::Write, "write"),
         (Self::Sync, "sync"),
-        (Self::Ours { durable: true }, "ours"),
-        (Self::Ours { durable: false }, "ours-none"),
+        (Self::ours(true, false), "ours"),
+        (Self::ours(true, true), "ours-inline"),
+        (Self::ours(false, false), "ours-none"),
+        (Self::ours(false, true), "ours-none-inline"),
     ];
 }
 
@@ -167,8 +177,8 @@ pub(crate) fn serve_if_asked() -> bool {
         .build()
         .unwrap();
     runtime.block_on(async move {
-        if let Kind::Ours { durable } = kind {
-            let service = ours::service(&directory, durable).await;
+        if let Kind::Ours { durable, inline } = kind {
+            let service = ours::service(&directory, durable, inline).await;
             serve(move |request| service.clone().call(request)).await;
         } else {
             let directory = Arc::new(directory);

@@ -47,6 +47,15 @@ pub(crate) trait Fs: Clone + fmt::Debug + Send + Sync + 'static {
         T: Send + 'static,
         J: Future<Output = Result<T>> + Send + 'static;
 
+    /// The same, for what is over soon: a batch on its way to the page cache.
+    fn run_short<T, J>(&self, job: J) -> impl Future<Output = Result<T>> + Send
+    where
+        T: Send + 'static,
+        J: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.run(job)
+    }
+
     /// Opens a regular file or a directory.
     fn open(&self, path: String, how: Open) -> impl Future<Output = io::Result<Self::File>> + Send;
 

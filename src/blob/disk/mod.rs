@@ -41,7 +41,7 @@ use crate::{
     upload::{Blob, Handle, Key, Part, Plan, UploadId},
 };
 
-pub use options::{DiskOptions, Durability};
+pub use options::{DiskOptions, Durability, Writes};
 
 /// Blobs as files beneath one directory, which belongs to one process at a time.
 ///

@@ -14,6 +14,19 @@ pub enum Durability {
     None,
 }
 
+/// Where batches are written to the page cache. Syncs always run on tokio's threads for what blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Writes {
+    /// On tokio's threads for what blocks. Nothing else in the process waits for the disk.
+    #[default]
+    Pool,
+    /// On the runtime's own threads, which saves a hop for each batch: for a local disk. A write that takes longer than
+    /// it should sends the next ones to the pool for a while, so that a disk that cannot keep up holds each
+    /// thread up once, not again and again; one that hangs (a network mount, say) would hold the runtime up for as long.
+    Inline,
+}
+
 /// How [`DiskBlobs`] keeps its files.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -21,6 +34,7 @@ pub struct DiskOptions {
     pub(super) durability: Durability,
     pub(super) overcommit: f64,
     pub(super) lock_wait: Duration,
+    pub(super) writes: Writes,
 }
 
 impl Default for DiskOptions {
@@ -29,6 +43,7 @@ impl Default for DiskOptions {
             durability: Durability::Ack,
             overcommit: 1.0,
             lock_wait: Duration::from_secs(5),
+            writes: Writes::Pool,
         }
     }
 }
@@ -56,13 +71,22 @@ impl DiskOptions {
         self
     }
 
+    /// Where batches are written; [`Writes::Pool`] if not said.
+    #[must_use]
+    pub const fn with_writes(mut self, writes: Writes) -> Self {
+        self.writes = writes;
+        self
+    }
+
     /// Opens `root`; it and the directories above it are created if need be.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if another process has it, named in the message.
     pub async fn open(self, root: impl AsRef<Path>) -> Result<DiskBlobs> {
         let sync = self.durability == Durability::Ack;
-        let fs = RealFs::open_root(root.as_ref(), self.lock_wait, sync).await?;
+        let fs = RealFs::open_root(root.as_ref(), self.lock_wait, sync)
+            .await?
+            .writing(self.writes);
         let disk = Disk::on(fs, &self).await?;
         Ok(DiskBlobs { disk })
     }

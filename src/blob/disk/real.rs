@@ -6,7 +6,10 @@ use std::{
     io::{self, IoSlice, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,6 +22,7 @@ use rustix::{
 
 use super::{
     fs::{Fs, Open, Stat, split},
+    options::Writes,
     sys,
 };
 use crate::{
@@ -28,13 +32,45 @@ use crate::{
 
 /// The machine's file system beneath one locked directory.
 #[derive(Clone, Debug)]
-pub(crate) struct RealFs(Arc<Root>);
+pub(crate) struct RealFs {
+    root: Arc<Root>,
+    inline: Option<Arc<Inline>>,
+}
 
 /// Lives as long as any job does: the lock is not given up before the last late write.
 #[derive(Debug)]
 struct Root {
     dir: File,
     _lock: File,
+}
+
+/// Short jobs run where they are asked for, as long as they are short.
+#[derive(Debug)]
+struct Inline {
+    since: Instant,
+    /// Until when the pool is used instead, in milliseconds since then.
+    pool_until: AtomicU64,
+}
+
+impl Inline {
+    /// A batch in memory that is warm takes a tenth of it.
+    const LONG: Duration = Duration::from_millis(3);
+    const DETOUR: Duration = Duration::from_millis(250);
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_open(&self) -> bool {
+        self.now() >= self.pool_until.load(Ordering::Relaxed)
+    }
+
+    fn took(&self, time: Duration) {
+        if time > Self::LONG {
+            let detour = u64::try_from(Self::DETOUR.as_millis()).unwrap_or(u64::MAX);
+            self.pool_until.store(self.now() + detour, Ordering::Relaxed);
+        }
+    }
 }
 
 const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -74,14 +110,28 @@ impl RealFs {
             lock.set_len(0)?;
             lock.rewind()?;
             writeln!(lock, "{}", std::process::id())?;
-            Ok(Self(Arc::new(Root { dir, _lock: lock })))
+            Ok(Self {
+                root: Arc::new(Root { dir, _lock: lock }),
+                inline: None,
+            })
         })
         .await
     }
 
+    /// Where batches are written.
+    pub(super) fn writing(mut self, writes: Writes) -> Self {
+        self.inline = (writes == Writes::Inline).then(|| {
+            Arc::new(Inline {
+                since: Instant::now(),
+                pool_until: AtomicU64::new(0),
+            })
+        });
+        self
+    }
+
     fn parent<'a>(&self, path: &'a str) -> io::Result<(File, &'a str)> {
         let (folder, name) = split(path);
-        Ok((beneath(&self.0.dir, folder, PARENT, Mode::empty())?, name))
+        Ok((beneath(&self.root.dir, folder, PARENT, Mode::empty())?, name))
     }
 }
 
@@ -101,10 +151,25 @@ impl Fs for RealFs {
         let root = self.clone();
         blocking(move || {
             let _lives_as_long = root;
-            job.now_or_never()
-                .unwrap_or_else(|| Err(Error::internal("A file system job waited for something")))
+            ended(job)
         })
         .await
+    }
+
+    async fn run_short<T, J>(&self, job: J) -> Result<T>
+    where
+        T: Send + 'static,
+        J: Future<Output = Result<T>> + Send + 'static,
+    {
+        match &self.inline {
+            Some(inline) if inline.is_open() => {
+                let began = Instant::now();
+                let result = ended(job);
+                inline.took(began.elapsed());
+                result
+            }
+            _ => self.run(job).await,
+        }
     }
 
     async fn open(&self, path: String, how: Open) -> io::Result<File> {
@@ -115,7 +180,7 @@ impl Fs for RealFs {
             Open::Directory => OFlags::RDONLY | OFlags::DIRECTORY,
         };
         // A pipe that somebody put there shall not block.
-        let file = beneath(&self.0.dir, &path, flags | OFlags::NONBLOCK, FILE)?;
+        let file = beneath(&self.root.dir, &path, flags | OFlags::NONBLOCK, FILE)?;
         match how {
             Open::Write | Open::Read if !file.metadata()?.is_file() => Err(io::ErrorKind::IsADirectory.into()),
             _ => Ok(file),
@@ -198,7 +263,7 @@ impl Fs for RealFs {
     }
 
     async fn list(&self, path: String, prefix: String) -> io::Result<Vec<(String, Timestamp)>> {
-        let dir = beneath(&self.0.dir, &path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        let dir = beneath(&self.root.dir, &path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         let mut found = Vec::new();
         for entry in Dir::read_from(&dir)? {
             let entry = entry?;
@@ -219,7 +284,7 @@ impl Fs for RealFs {
     }
 
     async fn free(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.0.dir)?;
+        let stat = rustix::fs::fstatvfs(&self.root.dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -230,6 +295,12 @@ impl Fs for RealFs {
     fn random(&self) -> u64 {
         getrandom::u64().unwrap_or_else(|_| self.now().as_millis())
     }
+}
+
+/// What comes of a job, whose effects here wait for nothing.
+fn ended<T>(job: impl Future<Output = Result<T>>) -> Result<T> {
+    job.now_or_never()
+        .unwrap_or_else(|| Err(Error::internal("A file system job waited for something")))
 }
 
 async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -416,6 +487,26 @@ mod tests {
             for path in ["out/secret", "link", "../x", "..", "folder/../folder/file/../../.."] {
                 assert!(open(&dir, path, flags, Mode::empty()).is_err(), "{path}");
             }
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_long_job_sends_the_next_ones_to_the_pool() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = RealFs::open_root(dir.path(), Duration::ZERO, false).await.unwrap();
+        let here = std::thread::current().id();
+        let thread = |wait: Duration| async move {
+            std::thread::sleep(wait);
+            Ok(std::thread::current().id())
+        };
+        assert_ne!(fs.run_short(thread(Duration::ZERO)).await.unwrap(), here);
+        let fs = fs.writing(Writes::Inline);
+        assert_ne!(fs.run(thread(Duration::ZERO)).await.unwrap(), here);
+        for _ in 0..2 {
+            assert_eq!(fs.run_short(thread(Duration::ZERO)).await.unwrap(), here);
+            assert_eq!(fs.run_short(thread(Inline::LONG * 2)).await.unwrap(), here);
+            assert_ne!(fs.run_short(thread(Duration::ZERO)).await.unwrap(), here);
+            tokio::time::sleep(Inline::DETOUR).await;
         }
     }
 

@@ -142,7 +142,7 @@ impl<F: Fs> Writer<F> {
             drop(permit);
             Ok((attempt, if hint { written } else { hinted }))
         };
-        let (attempt, hinted) = self.shared.fs.run(job).await?;
+        let (attempt, hinted) = self.shared.fs.run_short(job).await?;
         drop(by_request);
         self.attempt = Some(attempt);
         self.len += len;

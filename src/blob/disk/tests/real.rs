@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    blob::disk::{DiskBlobs, DiskOptions, Durability},
+    blob::disk::{DiskBlobs, DiskOptions, Durability, Writes},
     error::ErrorKind,
 };
 
@@ -477,6 +477,19 @@ async fn conforms() {
     })
     .await;
     assert!(!dirs.into_inner().is_empty());
+}
+
+#[tokio::test]
+async fn conforms_when_it_writes_inline() {
+    let dirs = std::cell::RefCell::new(Vec::new());
+    crate::conformance::blob::run(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let options = DiskOptions::default().with_writes(Writes::Inline);
+        let store = options.open(dir.path()).await.unwrap();
+        dirs.borrow_mut().push(dir);
+        store
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
