@@ -232,6 +232,11 @@ impl Talk {
     fn complete(&self) -> Result<Option<bool>, Fault> {
         let name = self.rules.complete_field();
         if !self.parts.headers.contains_key(name) {
+            let other = self.rules.other_complete_field();
+            if self.parts.headers.contains_key(other) {
+                let message = format!("{other} is not of the draft that this request speaks, where it is {name}");
+                return Err(Error::invalid(other, message).into());
+            }
             return Ok(None);
         }
         match field_boolean(&self.parts.headers, name) {
