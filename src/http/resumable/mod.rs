@@ -308,6 +308,8 @@ fn offset(upload: &Upload) -> u64 {
 /// Refuses what has ended without a file: as unknown, or with the reason if it was refused at its end.
 fn alive(upload: &Upload) -> Result<(), Fault> {
     match upload.state() {
+        // Deleted while its file is being made.
+        State::Assembling if upload.record().intent.is_some() => Err(Error::gone(State::Deleted).into()),
         State::Open | State::Assembling | State::Assembled => Ok(()),
         State::Failed => {
             let reason = upload.failure().unwrap_or("it could not be put together");
