@@ -130,13 +130,15 @@ impl Uploads {
         }
     }
 
-    /// Fixes the length of a sequential upload that began without one.
+    /// Fixes the length of a sequential upload that began without one. Whoever appends to it is stopped first, as what he sent
+    /// may be more.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) if it is known and another, or less than what is stored; [`TooLarge`](ErrorKind::TooLarge).
     pub async fn set_size(&self, caller: &Caller, id: UploadId, size: u64) -> Result<Upload> {
         let _working = self.inner.tasks.begin()?;
         self.check_size(size)?;
+        let mut turn = None;
         for _ in 0..super::CONTENTION {
             let snapshot = self.find(caller, id.into(), Action::Write, PartRange::NONE).await?;
             let (record, tally) = (snapshot.record, snapshot.tally);
@@ -159,6 +161,16 @@ impl Uploads {
                     return Err(Error::invalid("size", "The upload has more bytes already"));
                 }
                 None => {}
+            }
+            if turn.is_none() {
+                turn = Some(self.inner.live.take_over(Spot::End(id)).await?);
+                continue;
+            }
+            let owned = self.own_end(record).await?;
+            // Only from here on can no older commit come: one may have come since the end was read.
+            let Snapshot { record, tally, .. } = self.load(id, PartRange::NONE).await?;
+            if record.version != owned.version || tally.bytes > size {
+                continue;
             }
             let mut next = record;
             next.plan.size = Some(size);

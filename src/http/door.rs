@@ -2,7 +2,7 @@
 
 use http::{
     HeaderValue,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING},
     request::Parts,
 };
 
@@ -40,8 +40,14 @@ pub(super) fn refuse_coding(parts: &Parts) -> Result<(), Error> {
     Err(Error::new(ErrorKind::UnsupportedMediaType, message))
 }
 
-/// A length that cannot be read, or two of them, is how requests are smuggled past proxies.
+/// A length that cannot be read, or two of them, is how requests are smuggled past proxies. Of the codings of a transfer servers
+/// take off `chunked` alone: another one would be stored as if the client had sent it.
 pub(super) fn refuse_length(parts: &Parts) -> Result<(), Error> {
+    let mut transfers = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    if !transfers.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        let message = "Of transfer codings chunked alone is understood here; send the body as it is";
+        return Err(Error::new(ErrorKind::UnsupportedMediaType, message));
+    }
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
     let is_number = |value: &HeaderValue| value.to_str().ok().and_then(digits).is_some();
     if lengths.next().is_none_or(is_number) && lengths.next().is_none() {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
 use tower_service::Service;
 
@@ -116,6 +116,7 @@ where
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let (mut parts, body) = request.into_parts();
+        let sent_as_head = parts.method == Method::HEAD;
         if let Some(tus) = &self.settings.tus
             && Place::of(&self.settings, &path).is_some()
         {
@@ -150,7 +151,11 @@ where
             if let Some(cors) = &settings.cors {
                 cors.allow(&origin, response.headers_mut());
             }
-            if is_head { without_body(response) } else { response }
+            if is_head {
+                without_body(response, sent_as_head)
+            } else {
+                response
+            }
         }))
     }
 }
@@ -201,14 +206,17 @@ impl fmt::Debug for UploadFuture {
     }
 }
 
-/// The answer to HEAD: that to GET, with its length but not its body.
-fn without_body(response: Response<UploadBody>) -> Response<UploadBody> {
+/// The answer to HEAD: that to GET, with its length but not its body. Whoever sent another method waits for as many bytes as the
+/// length says, which are none.
+fn without_body(response: Response<UploadBody>, sent_as_head: bool) -> Response<UploadBody> {
     let (mut parts, body) = response.into_parts();
-    if let Some(len) = body
-        .size_hint()
-        .exact()
-        .filter(|_| parts.status != http::StatusCode::NO_CONTENT)
-    {
+    let len = if sent_as_head {
+        body.size_hint().exact()
+    } else {
+        Some(0)
+    };
+    let has_length = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&parts.status);
+    if let Some(len) = len.filter(|_| has_length) {
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     }
     Response::from_parts(parts, UploadBody::empty())

@@ -51,7 +51,10 @@ pub(super) fn item(text: &[u8]) -> Option<Value> {
     rest.0.is_empty().then_some(value)
 }
 
-/// The members in their order; of one key given twice the last counts.
+/// How many members of a dictionary are read: as many as RFC 9651 section 3.2 wants at least. Each is compared with all others.
+const MAX_MEMBERS: usize = 1024;
+
+/// The members in their order, [`MAX_MEMBERS`] at most; of one key given twice the last counts.
 pub(super) fn dictionary(text: &[u8]) -> Option<Vec<(String, Value)>> {
     let mut members: Vec<(String, Value)> = Vec::new();
     let mut rest = Rest(text);
@@ -65,6 +68,9 @@ pub(super) fn dictionary(text: &[u8]) -> Option<Vec<(String, Value)>> {
         };
         rest.parameters()?;
         members.retain(|(other, _)| *other != key);
+        if members.len() == MAX_MEMBERS {
+            return None;
+        }
         members.push((key, value));
         rest.skip(b" \t");
         if rest.0.is_empty() {
@@ -313,6 +319,18 @@ mod tests {
                 ("a".to_owned(), Value::Bytes(vec![1])),
             ]
         );
+    }
+
+    #[test]
+    fn a_dictionary_has_so_many_members_and_no_more() {
+        let members = |count: usize| {
+            let text: Vec<String> = (0..count).map(|at| format!("k{at}")).collect();
+            dictionary(text.join(",").as_bytes()).map(|members| members.len())
+        };
+        assert_eq!(members(MAX_MEMBERS), Some(MAX_MEMBERS));
+        assert_eq!(members(MAX_MEMBERS + 1), None);
+        let same = vec!["a"; MAX_MEMBERS + 1].join(",");
+        assert_eq!(dictionary(same.as_bytes()).map(|members| members.len()), Some(1));
     }
 
     #[test]

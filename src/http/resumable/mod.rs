@@ -232,6 +232,11 @@ impl Talk {
     fn complete(&self) -> Result<Option<bool>, Fault> {
         let name = self.rules.complete_field();
         if !self.parts.headers.contains_key(name) {
+            let other = self.rules.other_complete_field();
+            if self.parts.headers.contains_key(other) {
+                let message = format!("{other} is not of the draft that this request speaks, where it is {name}");
+                return Err(Error::invalid(other, message).into());
+            }
             return Ok(None);
         }
         match field_boolean(&self.parts.headers, name) {
@@ -303,6 +308,8 @@ fn offset(upload: &Upload) -> u64 {
 /// Refuses what has ended without a file: as unknown, or with the reason if it was refused at its end.
 fn alive(upload: &Upload) -> Result<(), Fault> {
     match upload.state() {
+        // Deleted while its file is being made.
+        State::Assembling if upload.record().intent.is_some() => Err(Error::gone(State::Deleted).into()),
         State::Open | State::Assembling | State::Assembled => Ok(()),
         State::Failed => {
             let reason = upload.failure().unwrap_or("it could not be put together");

@@ -127,6 +127,15 @@ impl Rules {
             "upload-complete"
         }
     }
+
+    /// What that field is called in other drafts, where it has the inverse sense.
+    pub(super) const fn other_complete_field(&self) -> &'static str {
+        if self.is_inverted {
+            "upload-complete"
+        } else {
+            "upload-incomplete"
+        }
+    }
 }
 
 #[cfg(test)]

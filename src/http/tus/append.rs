@@ -122,7 +122,10 @@ pub(super) async fn answer(exchange: Exchange, id: UploadId) -> Answer {
             Ok(render::appended(end, now.ok().as_ref()))
         }
         Err(error) => match uploads.glance(&caller, id, Action::Write).await {
-            Ok(now) if refuse_ended(&now).is_ok() => Err(Fault::At(error, Box::new(now))),
+            // Of numbered chunks it is not known without them.
+            Ok(now) if refuse_ended(&now).is_ok() && now.plan().layout == Layout::Sequential => {
+                Err(Fault::At(error, Box::new(now)))
+            }
             _ => Err(error.into()),
         },
     }

@@ -1,5 +1,7 @@
 //! The headers of tus 1.0.0, as pure functions from text to types.
 
+use std::collections::HashSet;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD_PAD_INDIFFERENT};
 use http::{HeaderMap, header::CONTENT_TYPE};
 
@@ -84,7 +86,7 @@ pub(super) fn length(length: Option<&str>, defer: Option<&str>) -> Result<Length
 /// The protocol allows any bytes in a value. Here they must be text: UTF-8 without control characters.
 pub(super) fn metadata(text: &str) -> Result<Vec<(&str, String)>> {
     let invalid = |message: String| Error::invalid("Upload-Metadata", message);
-    let mut pairs: Vec<(&str, String)> = Vec::new();
+    let (mut pairs, mut keys) = (Vec::new(), HashSet::new());
     if text.trim().is_empty() {
         return Ok(pairs);
     }
@@ -96,7 +98,7 @@ pub(super) fn metadata(text: &str) -> Result<Vec<(&str, String)>> {
                 "Upload-Metadata is pairs of a key and a Base64 value, separated by commas".to_owned(),
             ));
         }
-        if pairs.iter().any(|(other, _)| *other == key) {
+        if !keys.insert(key) {
             return Err(invalid(format!("Upload-Metadata has the key {key} more than once")));
         }
         let bytes = STANDARD_PAD_INDIFFERENT

@@ -27,6 +27,7 @@ async fn appends() {
         ("2: parameters of an offset mean nothing", ALL, "PATCH {open}", &[MEDIA, LAST, ("upload-offset", "5;a=b")], "56789", 200, &[], "10 ?1"),
         ("6.1: nothing said completes up to -05", TO_6, "PATCH {open}", &[MEDIA, AT_5], "56789", 200, &["upload-complete: ?1"], "10 ?1"),
         ("6.1: it must be said since -06", FROM_7, "PATCH {open}", &[MEDIA, AT_5], "56789", 400, &["\"field\":\"upload-complete\"", "upload-complete: ?0"], "5 ?0"),
+        ("2: nor does the field of another draft", &[Some(4), Some(6), Some(10), FINAL], "PATCH {open}", &[MEDIA, AT_5, ("upload-incomplete", "?1")], "56789", 400, &["\"field\":\"upload-incomplete\""], "5 ?0"),
         ("2: what is no boolean completes nothing", ALL, "PATCH {open}", &[MEDIA, AT_5, ("upload-complete", "1")], "56789", 400, &[], "5 ?0"),
         ("6.2: elsewhere: behind", ALL, "PATCH {open}", &[MEDIA, LAST, ("upload-offset", "4")], "456789", 409,
             &["upload-complete: ?0", "upload-offset: 5", "http-problem-types#mismatching-upload-offset", "\"expected-offset\":5", "\"provided-offset\":4"], "5 ?0"),

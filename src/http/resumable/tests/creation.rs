@@ -27,6 +27,7 @@ async fn creation() {
         ("2: true is no boolean", ALL, "POST /files", &[("upload-complete", "true")], "01234", 400, &["\"field\":\"upload-"], "#0"),
         ("2: 1 is no boolean", ALL, "POST /files", &[("upload-complete", "1")], "01234", 400, &[], "#0"),
         ("2: a string is no boolean", ALL, "POST /files", &[("upload-complete", "\"?1\"")], "01234", 400, &[], "#0"),
+        ("2: the field of another draft is not nothing said", &[Some(4), Some(6), Some(10), FINAL], "POST /files", &[("upload-incomplete", "?1")], "01234", 400, &["\"field\":\"upload-incomplete\""], "#0"),
         ("2: parameters mean nothing", &[Some(10), FINAL], "POST /files", &[("upload-complete", "?0;a=b"), ("upload-length", "10;x=\"y\"")], "01234", 201, &[], "#1"),
         ("2: an item is given once", FULL, "POST /files", &[MORE, ("upload-complete", "?0")], "01234", 400, &[], "#0"),
         ("2: a length that is none is not there", FULL, "POST /files", &[MORE, ("upload-length", "\"10\"")], "01234", 201, &[], "#1"),

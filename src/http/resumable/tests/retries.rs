@@ -157,6 +157,32 @@ async fn any_store_call_may_fail_and_the_client_still_gets_its_file() {
 }
 
 #[tokio::test]
+async fn what_is_deleted_while_it_is_assembled_is_gone() {
+    let fail = |call| {
+        if call == Call::Complete {
+            Fault::FailBefore
+        } else {
+            Fault::None
+        }
+    };
+    let blobs = FaultyBlobs::new(MemoryBlobs::new(), Arc::new(fail));
+    let builder = Uploads::with(blobs, MemoryMetadata::new()).authorizer(OwnerOnly);
+    let wire = Wire::of(builder.without_driver().build().await.unwrap(), Resumable::new());
+    let failed = wire.ask(FINAL, "POST /files", &[LAST], "0123456789").await;
+    let path = failed.header("location").to_owned();
+    let ask = format!("DELETE {path}");
+    assert_eq!(wire.ask(FINAL, &ask, &[], "").await.status, 204);
+    assert_eq!(wire.upload(&path).await.state(), State::Assembling);
+    for (ask, headers) in [
+        (ask, &[][..]),
+        (format!("HEAD {path}"), &[]),
+        (format!("PATCH {path}"), &[MEDIA, LAST, AT_10]),
+    ] {
+        assert_eq!(wire.ask(FINAL, &ask, headers, "").await.status, 404, "{ask}");
+    }
+}
+
+#[tokio::test]
 async fn of_a_whole_file_that_is_answered_with_an_error_nothing_is_left() {
     let faults = ScriptedFaults::new().on(Call::Complete, 0, Fault::FailBefore);
     let blobs = FaultyBlobs::new(MemoryBlobs::new(), Arc::new(faults));

@@ -465,6 +465,7 @@ async fn method_override() {
         ("a POST may be a PATCH", Begun, "POST /files/{id}", &[to("PATCH"), BYTES, FOUR], "4567", 204, &["upload-offset: 8"], At(8)),
         ("a POST may be a DELETE", Begun, "POST /files/{id}", &[to("DELETE")], "", 204, &[], Gone),
         ("a POST may be a HEAD, and has no body then", Begun, "POST /files/{id}", &[to("HEAD")], "", 200, &["upload-offset: 4", "content-length: 0"], Same),
+        ("of an error neither", Nothing, "POST /files/AAAAAAAAAAAAAAAAAAAAAA", &[to("HEAD")], "", 404, &["content-length: 0"], Same),
         ("a POST that is a PATCH is no creation", Nothing, "POST /files", &[to("PATCH"), LENGTH], "", 405, &[], Same),
         ("a POST may be nothing else", Begun, "POST /files", &[to("PUT"), LENGTH], "", 400, &[], Same),
         ("nor a download", Finished, "POST /files/{id}", &[to("GET")], "", 400, &[], Same),
@@ -605,6 +606,12 @@ async fn the_body_of_a_refused_request_is_not_read() {
         (
             Begun,
             "PATCH /files/{id}",
+            &[BYTES, FOUR, ("transfer-encoding", "gzip, chunked")],
+            415,
+        ),
+        (
+            Begun,
+            "PATCH /files/{id}",
             &[BYTES, FOUR, ("upload-checksum", "x AA==")],
             400,
         ),
@@ -625,6 +632,9 @@ async fn the_body_of_a_refused_request_is_not_read() {
         let polled = Arc::new(AtomicBool::new(false));
         let reply = wire.tus(&ask.replace("{id}", &id), headers, watched(&polled)).await;
         assert_eq!(reply.status, status, "{state:?} {ask} {headers:?} {reply:?}");
+        if state == Chunked {
+            assert!(!reply.headers.contains_key("upload-offset"), "{reply:?}");
+        }
         assert!(!polled.load(Ordering::Relaxed), "{state:?} {ask} {headers:?}");
     }
 }

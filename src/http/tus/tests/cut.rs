@@ -97,6 +97,20 @@ async fn cut_at_every_byte(wire: &Wire) {
 }
 
 #[tokio::test]
+async fn a_length_is_compared_with_what_is_still_being_sent() {
+    let wire = wire().await;
+    let id = wire.created(&[("upload-defer-length", "1")], "").await;
+    let older = wire.stalled_patch(&id, 0, "012345").await;
+    let headers = [BYTES, ("upload-offset", "0"), ("upload-length", "5")];
+    let ask = format!("PATCH /files/{id}");
+    let (newer, older) = tokio::join!(wire.tus(&ask, &headers, whole("")), status(older));
+    assert_eq!((newer.status, older), (400, 423), "{newer:?}");
+    let head = wire.head(&id).await;
+    assert_eq!(head.header("upload-offset"), "6", "{head:?}");
+    assert_eq!(head.header("upload-defer-length"), "1", "{head:?}");
+}
+
+#[tokio::test]
 async fn a_cut_patch_keeps_what_came() {
     cut_at_every_byte(&wire().await).await;
 }

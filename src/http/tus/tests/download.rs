@@ -96,13 +96,14 @@ async fn there_is_content_once_it_is_finished() {
     }
     assert_eq!(wire.patch(&id, 9, "9").await.status, 204);
     assert_eq!(wire.get(&id).await.text, "0123456789");
-    let head = wire
-        .call(request(
-            &format!("HEAD /uploads/{id}/content"),
-            &[("range", "bytes=0-1")],
-            whole(""),
-        ))
-        .await;
+    let ask = format!("HEAD /uploads/{id}/content");
+    let same = wire.call(request(&ask, &[("if-none-match", "*")], whole(""))).await;
+    assert_eq!(same.status, 304, "{same:?}");
+    assert!(
+        !same.headers.contains_key("content-length"),
+        "it would be that of the content: {same:?}"
+    );
+    let head = wire.call(request(&ask, &[("range", "bytes=0-1")], whole(""))).await;
     assert_eq!(
         (head.status, head.text.as_str(), head.header("content-length")),
         (200, "", "10"),
