@@ -200,8 +200,10 @@ impl Uploads {
         if found.record.joins().is_some() {
             self.nudge(&found.record);
         } else if is_written && !planted(Bug::OffsetToldBeforeStopped) {
-            let _turn = self.inner.live.take_over(Spot::End(id)).await?;
-            if !self.inner.limits.in_place
+            // Where a still newer request came in between, that one stops the writer and this one need not.
+            let turn = self.inner.live.take_over(Spot::End(id)).await;
+            if turn.is_ok()
+                && !self.inner.limits.in_place
                 && let Err(error) = self.own_end(self.load(id, PartRange::NONE).await?.record).await
                 && error.kind() == ErrorKind::Unavailable
             {

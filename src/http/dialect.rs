@@ -13,7 +13,11 @@ use super::{
     settings::Settings,
     tus,
 };
-use crate::{access::Caller, engine::Uploads, upload::Protocol};
+use crate::{
+    access::{Action, Caller},
+    engine::Uploads,
+    upload::Protocol,
+};
 
 /// A request with all that is needed to answer it.
 pub(super) struct Exchange {
@@ -56,8 +60,12 @@ impl Dialect {
         } else if resumable::is_spoken(&parts.headers) {
             true
         } else if let Place::Upload(id) = place {
-            let upload = uploads.status(caller, id).await;
-            upload.is_ok_and(|upload| upload.protocol() == Protocol::Resumable)
+            // Clients of tus always say so, but for a download; the IETF's need not.
+            match uploads.glance(caller, id, Action::Inspect).await {
+                Ok(upload) if upload.protocol() == Protocol::Tus => false,
+                Ok(upload) => upload.protocol() == Protocol::Resumable || parts.method != Method::GET,
+                Err(_) => parts.method != Method::GET,
+            }
         } else {
             false
         };

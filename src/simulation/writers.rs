@@ -102,11 +102,7 @@ impl Race {
         let offset = match uploads.take_over(&caller, id).await {
             Ok(upload) if upload.state() == State::Open => upload.offset(),
             Ok(_) => return,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Superseded, "{error}");
-                self.count("the offset: superseded");
-                return;
-            }
+            Err(error) => panic!("no offset is told: {error}"),
         };
         let waited = asked.elapsed();
         assert!(waited <= TURN, "a newer request waited for {waited:?}");
