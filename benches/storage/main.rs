@@ -170,6 +170,28 @@ impl Asked {
     }
 }
 
+/// Date, processors, kernel.
+fn setting(rounds: usize) -> String {
+    let said = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).output().ok()?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    };
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut models = cpus
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = models.next().map_or("", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let date = said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default();
+    let kernel = said("uname", &["-sr"]).unwrap_or_default();
+    let build = if cfg!(debug_assertions) {
+        "; NOT a release build"
+    } else {
+        ""
+    };
+    format!("Measured {date}: {cores} cores, {model}; {kernel}; rounds: {rounds}{build}.")
+}
+
 fn scheme(url: &str) -> &str {
     url.split(':').next().unwrap_or_default()
 }
@@ -221,10 +243,13 @@ async fn measure(asked: &Asked) -> Result<(), BoxError> {
         }
     }
     progress::end();
-    let reports: Vec<Report> = opened
+    let mut reports: Vec<Report> = opened
         .iter()
         .filter_map(|(.., rounds)| Report::median_of(rounds))
         .collect();
+    for report in &mut reports {
+        report.setting = setting(asked.rounds);
+    }
     write!(std::io::stdout().lock(), "{}", benchmark::markdown(&reports))?;
     if let Some(file) = &asked.html {
         std::fs::write(file, benchmark::html(&reports))?;

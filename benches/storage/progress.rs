@@ -1,6 +1,7 @@
 //! How far it is, on stderr: a bar on a terminal, a line for each step elsewhere.
 
 use std::{
+    collections::HashSet,
     io::{IsTerminal as _, Write as _, stderr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -21,14 +22,15 @@ pub(crate) struct Bar {
 
 #[derive(Debug)]
 struct Drawn {
-    step: String,
+    /// The steps that have a line.
+    told: HashSet<String>,
     at: Instant,
 }
 
 impl Bar {
     pub(crate) fn new(title: String) -> Self {
         let drawn = Mutex::new(Drawn {
-            step: String::new(),
+            told: HashSet::new(),
             at: Instant::now(),
         });
         Self { title, drawn }
@@ -37,15 +39,14 @@ impl Bar {
     pub(crate) fn show(&self, progress: &Progress) {
         let step = format!("{}: {}", progress.workload, progress.step);
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = drawn.step != step;
         let mut out = stderr().lock();
         // What cannot be drawn is no reason to stop.
         let _ = if !out.is_terminal() {
-            match is_new {
+            match drawn.told.insert(step.clone()) {
                 true => writeln!(out, "{}: {step} ({})", self.title, progress.total),
                 false => Ok(()),
             }
-        } else if is_new || progress.done == progress.total || drawn.at.elapsed() >= PACE {
+        } else if progress.done == progress.total || drawn.at.elapsed() >= PACE {
             drawn.at = Instant::now();
             let full = usize::try_from(progress.done * WIDTH as u64 / progress.total.max(1)).unwrap_or(WIDTH);
             let full = full.min(WIDTH);
@@ -55,7 +56,6 @@ impl Bar {
         } else {
             Ok(())
         };
-        drawn.step = step;
     }
 }
 

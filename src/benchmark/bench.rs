@@ -191,6 +191,11 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// The same by another name.
+    pub(super) fn called(&self, step: String) -> Self {
+        Self { step, ..self.clone() }
+    }
+
     fn tick(&self) {
         self.options.tell(&Progress {
             workload: self.workload,

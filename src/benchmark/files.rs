@@ -270,7 +270,7 @@ impl Bench {
             self.fill(&step, id, chunk, level, level + samples).await?;
             uploads.push((id, level, Timed::none()));
         }
-        let name = format!("chunk of {}", units::bytes(chunk as f64));
+        let name = format!("chunk of {}, by parts", units::bytes(chunk as f64));
         let step = self.step(Workload::Parts, name, u64::from(samples) * uploads.len() as u64);
         for turn in 0..samples {
             for (id, level, timed) in &mut uploads {
@@ -304,7 +304,7 @@ impl Bench {
             let repeats = (most / level / 2).clamp(2, 9);
             let size = u64::from(level) * chunk;
             let mut timed = Timed::none();
-            let step = self.step(Workload::Assembly, "assembly", repeats.into());
+            let step = self.step(Workload::Assembly, "whole upload, by parts", repeats.into());
             for _ in 0..repeats {
                 let id = self.create_chunked(size, chunk).await?;
                 let filling = self.step(Workload::Assembly, format!("filling {level}"), level.into());

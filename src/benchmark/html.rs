@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use super::{
     Measured, Report, Workload,
-    markdown::{capital, find_growth, growths, label, rate, rate_text, rows},
+    markdown::{capital, exponent, find_growth, growths, label, rate, rate_text, remarks, rows},
     svg::{self, COLOURS, Group, Row, escape},
     units,
 };
@@ -21,20 +21,15 @@ pub fn html(reports: &[Report]) -> String {
         &mut out,
         reports.iter().enumerate().map(|(at, report)| (at, report.name.clone())),
     );
+    out.push_str("<main>\n");
     for workload in Workload::ALL {
         section(&mut out, reports, workload);
     }
-    let notes: Vec<String> = reports
-        .iter()
-        .flat_map(|report| {
-            report
-                .notes
-                .iter()
-                .map(|note| format!("<p>{}: {}.</p>", escape(&report.name), escape(note)))
-        })
-        .collect();
-    out.push_str(&notes.concat());
     table(&mut out, reports);
+    out.push_str("</main>\n");
+    for remark in remarks(reports) {
+        let _ = writeln!(out, "<p>{}</p>", escape(&remark));
+    }
     out + "</body></html>\n"
 }
 
@@ -57,8 +52,23 @@ fn section(out: &mut String, reports: &[Report], workload: Workload) {
     if rows.is_empty() {
         return;
     }
-    let _ = write!(out, "<section><h2>{}</h2><p>{}</p>", capital(workload), about(workload));
     let single: Vec<&Measured> = rows.into_iter().filter(|row| row.amount.is_none()).collect();
+    let grown = || {
+        growths(reports)
+            .into_iter()
+            .filter(|growth| growth.workload == workload)
+    };
+    let class = if single.is_empty() && grown().count() == 1 {
+        "half"
+    } else {
+        "whole"
+    };
+    let _ = write!(
+        out,
+        "<section class=\"{class}\"><h2>{}</h2><p>{}</p>",
+        capital(workload),
+        about(workload)
+    );
     if !single.is_empty() {
         let rates = groups(reports, &single, |row| (rate(row), rate_text(row, rate(row))));
         let latencies = groups(reports, &single, |row| {
@@ -66,16 +76,13 @@ fn section(out: &mut String, reports: &[Report], workload: Workload) {
         });
         let _ = write!(
             out,
-            "<div class=\"pair\"><figure><h3>Throughput: more is better</h3>{}</figure>\
+            "<div class=\"pair\"><figure><h3>Throughput: longer is better, each operation has its own scale</h3>{}</figure>\
              <figure><h3>Latency: \u{25cf} p50, | p90, \u{25cb} p99, line to the longest</h3>{}</figure></div>",
             svg::bars(&format!("Throughput, {workload}"), &rates),
             svg::spans(&format!("Latency, {workload}"), &latencies),
         );
     }
-    let grown = growths(reports)
-        .into_iter()
-        .filter(|growth| growth.workload == workload);
-    let plots: Vec<String> = grown
+    let plots: Vec<String> = grown()
         .map(|growth| {
             let mut lines = Vec::new();
             let mut names = Vec::new();
@@ -89,7 +96,7 @@ fn section(out: &mut String, reports: &[Report], workload: Workload) {
                     name: report.name.clone(),
                     value: points.collect(),
                 });
-                names.push((series, format!("{}: exponent {:.2}", report.name, found.exponent)));
+                names.push((series, format!("{}: exponent {}", report.name, exponent(found))));
             }
             let title = capital_text(&growth.operation);
             let mut figure = format!(

@@ -40,7 +40,7 @@ pub fn markdown(reports: &[Report]) -> String {
         for growth in growths {
             let cells = reports.iter().map(|report| {
                 let found = find_growth(report, growth);
-                found.map_or_else(String::new, |growth| format!("{:.2}", growth.exponent))
+                found.map_or_else(String::new, exponent)
             });
             let cells: Vec<String> = cells.collect();
             let _ = writeln!(
@@ -53,22 +53,33 @@ pub fn markdown(reports: &[Report]) -> String {
         }
         out.push('\n');
     }
-    for report in reports {
-        for note in &report.notes {
-            let _ = writeln!(out, "{}: {note}.\n", report.name);
-        }
+    for remark in remarks(reports) {
+        let _ = writeln!(out, "{remark}\n");
     }
     out
 }
 
-/// Every operation of this work that any report has.
+/// Where it was measured, and what was done otherwise than asked for.
+pub(super) fn remarks(reports: &[Report]) -> Vec<String> {
+    let mut remarks: Vec<String> = reports.iter().map(|report| report.setting.clone()).collect();
+    for report in reports {
+        remarks.extend(report.notes.iter().map(|note| format!("{}: {note}.", report.name)));
+    }
+    remarks.retain(|remark| !remark.is_empty());
+    remarks.dedup();
+    remarks
+}
+
+/// Every operation of this work that any report has; one operation by several amounts stands together.
 pub(super) fn rows(reports: &[Report], workload: Workload) -> Vec<&Measured> {
     let mut rows: Vec<&Measured> = Vec::new();
     for report in reports {
         for row in report.measured.iter().filter(|row| row.workload == workload) {
             let key = |row: &Measured| (row.operation.clone(), row.at_once, row.amount);
             if !rows.iter().any(|there| key(there) == key(row)) {
-                rows.push(row);
+                let same = |there: &&Measured| (&there.operation, there.at_once) == (&row.operation, row.at_once);
+                let behind = rows.iter().rposition(same).map_or(rows.len(), |last| last + 1);
+                rows.insert(behind, row);
             }
         }
     }
@@ -92,16 +103,24 @@ pub(super) fn find_growth<'a>(report: &'a Report, growth: &Growth) -> Option<&'a
     growths.find(|found| (found.workload, &found.operation) == (growth.workload, &growth.operation))
 }
 
+/// Between an operation and what there are amounts of.
+const BY: &str = ", by ";
+
 /// An operation with all that tells it from others.
 pub(super) fn label(row: &Measured) -> String {
-    let mut label = row.operation.clone();
+    let mut label = match (row.operation.split_once(BY), row.amount) {
+        (Some((operation, what)), Some(amount)) => format!("{operation}, {} {what}", units::count(amount.into())),
+        _ => row.operation.clone(),
+    };
     if row.at_once > 1 {
         let _ = write!(label, ", {} at once", row.at_once);
     }
-    if let Some(amount) = row.amount {
-        let _ = write!(label, ": {}", units::count(amount.into()));
-    }
     label
+}
+
+pub(super) fn exponent(growth: &Growth) -> String {
+    // Without the sign of a zero.
+    format!("{:.2}", (growth.exponent * 100.0).round() / 100.0 + 0.0)
 }
 
 /// How fast it was, in what tells most of this work.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Workload,
-    bench::{Bench, Step, Timed, random, scatter},
+    bench::{Bench, Timed, random, scatter},
     options::decades,
 };
 use crate::{
@@ -189,8 +189,8 @@ impl Bench {
     async fn single(&mut self, records: &Records, amount: u32) -> Result<()> {
         let samples = self.options.samples;
         let existing = self.made.len() as u64;
-        let steps: [Step; 4] = ["create", "commit", "load", "list of an owner"]
-            .map(|name| self.step(Workload::Metadata, format!("{name}, by open uploads"), samples.into()));
+        let what = format!("one of each, beside {amount} open uploads");
+        let step = self.step(Workload::Metadata, what, u64::from(samples) * 4);
         let mut timed = [(); 4].map(|()| Timed::none());
         for turn in 0..u64::from(samples) {
             let upload = scatter(turn ^ u64::from(amount)) % existing;
@@ -198,13 +198,14 @@ impl Bench {
             let part = SINGLE + number;
             self.made.push(records.id(number));
             let [create, commit, load, list] = &mut timed;
-            steps[0].time(create, records.clone().create(number)).await?;
-            steps[1].time(commit, records.clone().commit(upload, part)).await?;
-            steps[2].time(load, records.clone().load(upload)).await?;
-            steps[3].time(list, records.clone().list(upload)).await?;
+            step.time(create, records.clone().create(number)).await?;
+            step.time(commit, records.clone().commit(upload, part)).await?;
+            step.time(load, records.clone().load(upload)).await?;
+            step.time(list, records.clone().list(upload)).await?;
         }
-        for (step, timed) in steps.iter().zip(timed) {
-            self.add(step, 1, Some(amount), timed);
+        for (name, timed) in ["create", "commit", "load", "list of an owner"].iter().zip(timed) {
+            let step = step.called(format!("{name}, by open uploads"));
+            self.add(&step, 1, Some(amount), timed);
         }
         Ok(())
     }

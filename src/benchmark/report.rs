@@ -10,6 +10,9 @@ use super::exponent;
 pub struct Report {
     /// What the stores were called.
     pub name: String,
+    /// Where it was measured: the machine, say. For whoever runs it to set; empty from [`run`](super::run).
+    #[serde(default)]
+    pub setting: String,
     /// In the order in which it was done.
     pub measured: Vec<Measured>,
     /// How costs grow with amounts.
@@ -160,6 +163,7 @@ impl Report {
     pub(super) const fn new(name: String) -> Self {
         Self {
             name,
+            setting: String::new(),
             measured: Vec::new(),
             growths: Vec::new(),
             notes: Vec::new(),

@@ -8,7 +8,7 @@ use super::units;
 const WIDTH: f64 = 560.0;
 const LEFT: f64 = 150.0;
 const ROW: f64 = 18.0;
-const HEAD: f64 = 24.0;
+const HEAD: f64 = 34.0;
 /// Colours that the style sheet has.
 pub(super) const COLOURS: usize = 8;
 
@@ -40,12 +40,11 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// Horizontal bars from zero on, each with its value: (value, its text).
+/// Horizontal bars from zero on, each with its value: (value, its text). Each group has its own scale.
 pub(super) fn bars(title: &str, groups: &[Group<(f64, String)>]) -> String {
-    let values = groups.iter().flat_map(|(_, rows)| rows).map(|row| row.value.0);
-    let longest = values.fold(f64::MIN_POSITIVE, f64::max);
-    let scale = (WIDTH - LEFT - 90.0) / longest;
-    plot(title, groups, "", |out, row, y| {
+    plot(title, groups, "", |out, rows, row, y| {
+        let longest = rows.iter().map(|row| row.value.0).fold(f64::MIN_POSITIVE, f64::max);
+        let scale = (WIDTH - LEFT - 90.0) / longest;
         let (value, text) = &row.value;
         let (width, middle) = ((value * scale).max(1.0), y + ROW / 2.0);
         let _ = write!(
@@ -73,13 +72,13 @@ pub(super) fn spans(title: &str, groups: &[Group<[f64; 4]>]) -> String {
     for (value, x) in axis.ticks() {
         let _ = write!(
             grid,
-            "<line class=\"grid\" x1=\"{x:.1}\" y1=\"{HEAD}\" x2=\"{x:.1}\" y2=\"{height:.1}\"/>\
+            "<line class=\"grid\" x1=\"{x:.1}\" y1=\"0\" x2=\"{x:.1}\" y2=\"{height:.1}\"/>\
              <text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             height + 14.0,
             units::time(value),
         );
     }
-    plot(title, groups, &grid, |out, row, y| {
+    plot(title, groups, &grid, |out, _, row, y| {
         let [p50, p90, p99, max] = row.value.map(|value| axis.at(value));
         let (y, colour) = (y + ROW / 2.0, row.series % COLOURS);
         let texts = row.value.map(units::time);
@@ -108,13 +107,13 @@ pub(super) fn lines(title: &str, rows: &[Row<Vec<(f64, f64)>>]) -> String {
     let points = || rows.iter().flat_map(|row| &row.value);
     let across = Axis::over(points().map(|point| point.0), 62.0, width - 28.0);
     let up = Axis::over(points().map(|point| point.1), bottom, 12.0);
-    let mut out = open(title, width, bottom + 24.0);
+    let mut out = open(title, width, bottom + 26.0);
     for (value, x) in across.ticks() {
         let _ = write!(
             out,
             "<line class=\"grid\" x1=\"{x:.1}\" y1=\"12\" x2=\"{x:.1}\" y2=\"{bottom}\"/>\
              <text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            bottom + 16.0,
+            bottom + 20.0,
             units::count(value),
         );
     }
@@ -163,7 +162,12 @@ fn height<T>(groups: &[Group<T>]) -> f64 {
 }
 
 /// Groups beneath each other; `draw` draws a row at its upper edge.
-fn plot<T>(title: &str, groups: &[Group<T>], behind: &str, draw: impl Fn(&mut String, &Row<T>, f64)) -> String {
+fn plot<T>(
+    title: &str,
+    groups: &[Group<T>],
+    behind: &str,
+    draw: impl Fn(&mut String, &[Row<T>], &Row<T>, f64),
+) -> String {
     let mut out = open(title, WIDTH, height(groups) + 20.0);
     out.push_str(behind);
     let mut y = 0.0;
@@ -171,7 +175,7 @@ fn plot<T>(title: &str, groups: &[Group<T>], behind: &str, draw: impl Fn(&mut St
         let _ = write!(
             out,
             "<text class=\"heading\" x=\"0\" y=\"{:.1}\">{}</text>",
-            y + 17.0,
+            y + 25.0,
             escape(heading)
         );
         y += HEAD;
@@ -183,7 +187,7 @@ fn plot<T>(title: &str, groups: &[Group<T>], behind: &str, draw: impl Fn(&mut St
                 y + ROW / 2.0 + 4.0,
                 escape(&short(&row.name)),
             );
-            draw(&mut out, row, y);
+            draw(&mut out, rows, row, y);
             y += ROW;
         }
     }
