@@ -52,6 +52,7 @@
 //! | `disk` | yes | [`DiskBlobs`](blob::DiskBlobs): blobs as files beneath one directory |
 //! | `redb` | yes | [`RedbMetadata`](metadata::RedbMetadata): metadata in one embedded file |
 //! | `conformance` | no | suites and fault-injecting wrappers for your own stores |
+//! | `benchmark` | no | the same work on any pair of stores, measured and plotted |
 //!
 //! # Your own store
 //! Implement [`MetadataStore`](metadata::MetadataStore) or [`BlobStore`](blob::BlobStore): their documentation says who
@@ -92,6 +93,8 @@
 )]
 
 pub mod access;
+#[cfg(feature = "benchmark")]
+pub mod benchmark;
 pub mod blob;
 mod engine;
 mod error;

@@ -70,7 +70,7 @@ fn unknown(flag: &str, url: &str) -> BoxError {
     let scheme = url.split(':').next().unwrap_or_default();
     let known = ["s3", "az", "gs", "postgres", "postgresql"].contains(&scheme);
     if known {
-        format!("{flag}: this build has no {scheme} store; build the example with the feature that adds it").into()
+        format!("{flag}: this build has no {scheme} store; build it with the feature that adds it").into()
     } else {
         format!("{flag}: unknown scheme; --help lists them").into()
     }

@@ -69,6 +69,8 @@ mod files;
 #[cfg(any(test, feature = "conformance"))]
 pub(crate) mod fuzzing;
 mod layer;
+#[cfg(feature = "benchmark")]
+pub(crate) mod micro;
 mod number;
 mod path;
 mod problem;

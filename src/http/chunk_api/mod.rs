@@ -5,6 +5,8 @@ mod form;
 #[cfg(any(test, feature = "conformance"))]
 pub(super) mod fuzzing;
 mod json;
+#[cfg(feature = "benchmark")]
+pub(super) mod micro;
 mod render;
 mod route;
 

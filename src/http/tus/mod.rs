@@ -6,6 +6,8 @@ mod create;
 #[cfg(any(test, feature = "conformance"))]
 pub(super) mod fuzzing;
 mod headers;
+#[cfg(feature = "benchmark")]
+pub(super) mod micro;
 mod render;
 #[cfg(test)]
 mod tests;
