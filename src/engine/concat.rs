@@ -242,7 +242,7 @@ fn check_shape(new: &NewUpload, partials: &[UploadId]) -> Result<()> {
             "An upload that is made of partial ones is not one itself",
         ));
     }
-    check_metadata(&[&new.metadata, &new.notes])
+    check_metadata(&new.metadata, &new.notes)
 }
 
 #[cfg(test)]

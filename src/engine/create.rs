@@ -22,6 +22,8 @@ use crate::{
 
 /// Bounds of the metadata a client may attach.
 const MAX_METADATA: usize = 16 << 10;
+/// Bounds of what its protocol keeps besides: headers as they came, in which the same is encoded.
+const MAX_NOTES: usize = 64 << 10;
 
 impl Uploads {
     /// Creates an upload.
@@ -39,7 +41,7 @@ impl Uploads {
         };
         self.authorize(caller, Action::Create, subject).await?;
         let plan = self.plan(new.size, new.chunks)?;
-        check_metadata(&[&new.metadata, &new.notes])?;
+        check_metadata(&new.metadata, &new.notes)?;
         if new.partial && plan.layout == Layout::Indexed {
             return Err(Error::invalid(
                 "partial",
@@ -488,16 +490,18 @@ impl Wanted {
 }
 
 /// Metadata ends up in headers and pages: it is refused here with what could break out of them.
-pub(super) fn check_metadata(metadata: &[&BTreeMap<String, String>]) -> Result<()> {
-    let texts = || metadata.iter().copied().flatten().flat_map(|(key, value)| [key, value]);
-    if texts().map(String::len).sum::<usize>() > MAX_METADATA {
-        return Err(Error::invalid(
-            "metadata",
-            format!("The metadata may have {MAX_METADATA} bytes at most"),
-        ));
-    }
-    if texts().any(|text| text.contains(char::is_control)) {
-        return Err(Error::invalid("metadata", "The metadata has a control character"));
+pub(super) fn check_metadata(metadata: &BTreeMap<String, String>, notes: &BTreeMap<String, String>) -> Result<()> {
+    for (texts, most) in [(metadata, MAX_METADATA), (notes, MAX_NOTES)] {
+        let texts = || texts.iter().flat_map(|(key, value)| [key, value]);
+        if texts().map(String::len).sum::<usize>() > most {
+            return Err(Error::invalid(
+                "metadata",
+                format!("The metadata may have {most} bytes at most"),
+            ));
+        }
+        if texts().any(|text| text.contains(char::is_control)) {
+            return Err(Error::invalid("metadata", "The metadata has a control character"));
+        }
     }
     Ok(())
 }

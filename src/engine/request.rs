@@ -136,7 +136,7 @@ impl NewUpload {
         self
     }
 
-    /// Something that the protocol keeps for its own answers; it counts like [`metadata`](Self::metadata).
+    /// Something that the protocol keeps for its own answers: without control characters, 64 KiB together at most.
     #[must_use]
     pub fn note(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.notes.insert(key.into(), value.into());

@@ -27,6 +27,10 @@
 //! it](UploadService::files)): `POST files`, and `HEAD`, `PATCH`, `DELETE` and `GET files/{id}`. Errors are a
 //! sentence in plain text. An upload is one upload, whichever protocol it is asked in.
 //!
+//! Where [`resumable`](UploadService::resumable) is switched on, Resumable Uploads for HTTP at the same place: `POST`, `PUT` or
+//! `PATCH files` creates, `HEAD`, `PATCH` and `DELETE files/{id}` go on with it. Errors are problem details (RFC 9457).
+//! Interim answers (104) go out where a server puts an [`Interim`] into the request's extensions; hyper 1.12 has no way to send them.
+//!
 //! # Files
 //! `GET` of a finished file knows `Range` (one range; several are answered with the whole), `If-Range`, `If-Match`
 //! and `If-None-Match`. What was uploaded is never a page of this origin: it is sent as an attachment in a sandbox,

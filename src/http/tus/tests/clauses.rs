@@ -242,7 +242,7 @@ async fn creation() {
     const POST: &str = "POST /files";
     let length = |value: &'static str| [("upload-length", value)];
     let metadata = |value: &'static str| [LENGTH, ("upload-metadata", value)];
-    let long = format!("a {}", "YWFh".repeat(4000));
+    let long = format!("a {}", "YWFh".repeat(6000));
     rows(Tus::new(), &[
         ("a creation is 201 with its place", Nothing, POST, &[LENGTH], "", 201, &["location: *", "!upload-offset"], New),
         ("the slash at the end does not count", Nothing, "POST /files/", &[LENGTH], "", 201, &["location: *"], New),
