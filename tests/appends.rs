@@ -1,7 +1,7 @@
 //! Long appends against a real process: killed in the middle, raced by other writers, and measured in memory.
 //!
-//! `CRASH_APPENDS` kills (20 unless said otherwise), `APPEND_RACES` races (100); `APPEND_SEED` repeats the choices of a run,
-//! though not its timing.
+//! `CRASH_APPENDS` kills (3 unless said otherwise) in files of `CRASH_APPEND_MIB` (256), `APPEND_RACES` races (20); `APPEND_SEED`
+//! repeats the choices of a run, though not its timing.
 #![cfg(all(unix, feature = "http", feature = "disk", feature = "redb"))]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
@@ -203,8 +203,8 @@ fn published(directory: &Path) -> std::path::PathBuf {
 
 #[test]
 fn a_kill_in_a_large_append_costs_a_checkpoint_at_most() {
-    let size = number("CRASH_APPEND_MIB", 1024) * MIB;
-    let rounds = number("CRASH_APPENDS", 20);
+    let size = number("CRASH_APPEND_MIB", 256) * MIB;
+    let rounds = number("CRASH_APPENDS", 3);
     let seed = Numbers::seed("APPEND_SEED");
     println!("APPEND_SEED={seed}");
     let mut numbers = Numbers::new(seed);
@@ -266,7 +266,7 @@ fn racing_writers_never_mix_and_never_wait_for_a_client() {
     const SIZE: u64 = 3 * MIB;
     /// A newer request waits for what is under way on the disk, never for the network.
     const TURN: Duration = Duration::from_secs(5);
-    let races = number("APPEND_RACES", 100);
+    let races = number("APPEND_RACES", 20);
     let seed = Numbers::seed("APPEND_SEED");
     println!("APPEND_SEED={seed}");
     let directory = temporary();
