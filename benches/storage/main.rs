@@ -1,5 +1,5 @@
-//! Which store to run on: `cargo bench --features benchmark --bench storage` measures pairs of stores and prints Markdown; `-- --help` lists
-//! what can be chosen.
+//! Which store to run on: `cargo bench --features benchmark --bench storage` measures pairs of stores and prints Markdown;
+//! `-- --help` lists what can be chosen.
 //!
 //! Rounds are interleaved (each pair once, then all again); figures are medians over them.
 

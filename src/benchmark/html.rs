@@ -40,9 +40,11 @@ const fn about(workload: Workload) -> &'static str {
             "One large file in numbered chunks, several at once, from its creation to its publication."
         }
         Workload::Small => "Whole files of 64 KiB: created, stored, assembled.",
-        Workload::Parts => "A small chunk of an upload that has few or many parts already. Flat is good.",
+        Workload::Parts => "A small chunk, by the parts that are there. Flat is good.",
         Workload::Assembly => "From the request to the published blob, by the number of parts.",
-        Workload::Read => "A finished file that was just written: a local disk answers out of memory.",
+        Workload::Read => {
+            "A finished file that was just written: a local disk answers out of its cache, and memory copies nothing."
+        }
         Workload::Metadata => "The metadata store alone. Flat lines: its cost does not depend on what it holds.",
     }
 }

@@ -109,6 +109,7 @@ const BY: &str = ", by ";
 /// An operation with all that tells it from others.
 pub(super) fn label(row: &Measured) -> String {
     let mut label = match (row.operation.split_once(BY), row.amount) {
+        (Some((operation, what)), Some(1)) => format!("{operation}, 1 {}", what.trim_end_matches('s')),
         (Some((operation, what)), Some(amount)) => format!("{operation}, {} {what}", units::count(amount.into())),
         _ => row.operation.clone(),
     };

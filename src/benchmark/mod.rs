@@ -29,7 +29,8 @@
 //! | [`Read`](Workload::Read) | a finished file, whole and in random ranges of 64 KiB |
 //! | [`Metadata`](Workload::Metadata) | the metadata store alone, beside few or many open uploads |
 //!
-//! Reads find what was just written, so that on a local disk they tell of the page cache.
+//! Reads find what was just written, so that on a local disk they tell of the page cache; memory hands out what it has and
+//! copies nothing.
 
 mod bench;
 mod files;

@@ -325,3 +325,29 @@ fn a_page_of_zeros_has_no_figures_that_are_none() {
     let page = html(&[zeros]);
     assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_under_way_any_more_when_a_step_fails() {
+    let stores = (Arc::new(MemoryBlobs::new()), Arc::new(MemoryMetadata::new()));
+    let bench = Bench::new(String::new(), stores.0, stores.1, tiny()).await.unwrap();
+    let running = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&running);
+    let step = bench.step(Workload::Small, "", 100);
+    let ran = step.each(100, 8, move |number| {
+        let running = Arc::clone(&count);
+        async move {
+            running.fetch_add(1, Ordering::Relaxed);
+            // The others have begun, and are at it for longer.
+            let time = if number == 0 { 20 } else { 100 };
+            tokio::time::sleep(std::time::Duration::from_millis(time)).await;
+            running.fetch_sub(1, Ordering::Relaxed);
+            if number == 0 {
+                return Err(crate::Error::internal("the first"));
+            }
+            Ok(1)
+        }
+    });
+    let error = ran.await.err().unwrap();
+    assert_eq!(error.message(), "the first");
+    assert_eq!(running.load(Ordering::Relaxed), 0);
+}
