@@ -262,8 +262,10 @@ pub(crate) async fn another_mount_and_no_tokens(which: &'static str) {
     assert_eq!(made.header("location"), "/v1/media/videos/1/");
     let body = json!({"fileName": "x.mp4", "fileSize": 5, "videoId": 1});
     let session = server.json("POST /v1/media/uploads", NOBODY, body).await;
-    let location = session.header("location").to_owned();
-    assert!(location.starts_with("/v1/media/uploads/"), "{location}");
+    // A server that only this machine reaches believes the name that it is asked by.
+    let url = session.header("location");
+    let location = url.strip_prefix("http://localhost").unwrap().to_owned();
+    assert!(location.starts_with("/v1/media/uploads/"), "{url}");
     assert_eq!(
         server
             .ask(&format!("PUT {location}chunks/0"), NOBODY, &[], "01234")
