@@ -1,5 +1,7 @@
 //! Checksums as bytes stream by, and the checksum of a whole file out of those of its parts.
 
+use std::sync::OnceLock;
+
 use crc_fast::CrcAlgorithm;
 use md5::{
     Digest as _,
@@ -131,13 +133,10 @@ impl Hasher {
 
 /// Combines the CRC-64/NVME of parts, in order, into that of their concatenation.
 ///
-/// Moving a checksum over `len` bytes is a linear map over GF(2); it is kept from one part to the next, because
-/// nearly all parts of a blob are of one length. That makes a part cost 64 shifts instead of a matrix power.
+/// Moving a checksum over bytes is a linear map over GF(2). Those for 1, 2, 4, … bytes are made once in a process; a part
+/// costs one for each bit that is set in its length.
 #[derive(Debug)]
-pub(crate) struct Combiner {
-    value: u64,
-    shift: Option<(u64, Matrix)>,
-}
+pub(crate) struct Combiner(u64);
 
 type Matrix = [u64; 64];
 
@@ -146,23 +145,19 @@ const POLYNOMIAL: u64 = 0x9a6c_9329_ac4b_c9b5;
 
 impl Combiner {
     pub(crate) const fn new() -> Self {
-        Self { value: 0, shift: None }
+        Self(0)
     }
 
     pub(crate) fn push(&mut self, crc64: u64, len: u64) {
-        if len == 0 {
-            return;
+        let set = |bit: &usize| len >> bit & 1 == 1;
+        for bit in (0..64).filter(set) {
+            self.0 = apply(&powers()[bit], self.0);
         }
-        if self.shift.as_ref().is_none_or(|(of, _)| *of != len) {
-            self.shift = Some((len, shift_by(len)));
-        }
-        if let Some((_, matrix)) = &self.shift {
-            self.value = apply(matrix, self.value) ^ crc64;
-        }
+        self.0 ^= crc64;
     }
 
     pub(crate) const fn value(&self) -> u64 {
-        self.value
+        self.0
     }
 }
 
@@ -183,26 +178,25 @@ fn square(matrix: &Matrix) -> Matrix {
     matrix.map(|column| apply(matrix, column))
 }
 
-/// The map that appending `len` zero bytes is.
-fn shift_by(mut len: u64) -> Matrix {
-    let mut power: Matrix = [0; 64];
-    power[0] = POLYNOMIAL;
-    for (row, column) in power.iter_mut().enumerate().skip(1) {
-        *column = 1 << (row - 1);
-    }
-    // One bit, squared three times, is one byte.
-    for _ in 0..3 {
-        power = square(&power);
-    }
-    let mut out: Matrix = std::array::from_fn(|row| 1 << row);
-    while len != 0 {
-        if len & 1 == 1 {
-            out = out.map(|column| apply(&power, column));
+/// The maps that appending 1, 2, 4, … zero bytes are.
+fn powers() -> &'static [Matrix; 64] {
+    static POWERS: OnceLock<Box<[Matrix; 64]>> = OnceLock::new();
+    POWERS.get_or_init(|| {
+        let mut power: Matrix = [0; 64];
+        power[0] = POLYNOMIAL;
+        for (row, column) in power.iter_mut().enumerate().skip(1) {
+            *column = 1 << (row - 1);
         }
-        power = square(&power);
-        len >>= 1;
-    }
-    out
+        // One bit, squared three times, is one byte.
+        for _ in 0..3 {
+            power = square(&power);
+        }
+        let mut powers = Box::new([power; 64]);
+        for bit in 1..64 {
+            powers[bit] = square(&powers[bit - 1]);
+        }
+        powers
+    })
 }
 
 #[cfg(test)]
