@@ -209,10 +209,15 @@ fn a_kill_in_a_large_append_costs_a_checkpoint_at_most() {
     println!("APPEND_SEED={seed}");
     let mut numbers = Numbers::new(seed);
     let film = Arc::new(Film::new(seed));
+    // So that little of what a client has sent lies between it and the server.
+    let settings = Settings {
+        receive_buffer: Some(1 << 20),
+        ..Settings::default()
+    };
     let mut again = Vec::new();
     for round in 0..rounds {
         let directory = temporary();
-        let server = Server::start(directory.path(), &Settings::default());
+        let server = Server::start(directory.path(), &settings);
         let path = Tus::open(server.address).unwrap().create(size).unwrap();
         let sent = Arc::new(AtomicU64::new(0));
         let (address, writer) = (server.address, (Arc::clone(&film), path.clone(), Arc::clone(&sent)));
@@ -232,7 +237,7 @@ fn a_kill_in_a_large_append_costs_a_checkpoint_at_most() {
         );
         let sent = sent.load(Ordering::Relaxed);
 
-        let server = Server::start(directory.path(), &Settings::default());
+        let server = Server::start(directory.path(), &settings);
         let mut tus = Tus::open(server.address).unwrap();
         let answer = tus.offset(&path).unwrap();
         let offset = answer.offset().unwrap_or_else(|| panic!("{answer:?}"));

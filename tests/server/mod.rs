@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) max_chunk: u64,
     /// Of each connection, in bytes.
     pub(crate) read_buffer: usize,
+    /// Of each connection, in the kernel; its own choice unless set.
+    pub(crate) receive_buffer: Option<u32>,
     /// Of this process, for all it opens.
     pub(crate) open_files: Option<u64>,
 }
@@ -48,6 +50,7 @@ impl Default for Settings {
             memory_budget: 64 << 20,
             max_chunk: 128 << 20,
             read_buffer: DEFAULT_READ_BUFFER,
+            receive_buffer: None,
             open_files: None,
         }
     }
@@ -71,6 +74,7 @@ impl Server {
             "memory_budget": settings.memory_budget,
             "max_chunk": settings.max_chunk,
             "read_buffer": settings.read_buffer,
+            "receive_buffer": settings.receive_buffer,
         });
         let program = std::env::current_exe().unwrap();
         let mut command = match settings.open_files {
@@ -183,19 +187,21 @@ pub(crate) fn serve_if_asked() {
             .build()
             .await
             .unwrap();
-        serve(&uploads, count("read_buffer")).await;
+        let receive_buffer = role["receive_buffer"].as_u64().map(|bytes| bytes.try_into().unwrap());
+        serve(&uploads, count("read_buffer"), receive_buffer).await;
     });
 }
 
-async fn serve(uploads: &Uploads, read_buffer: usize) {
+async fn serve(uploads: &Uploads, read_buffer: usize, receive_buffer: Option<u32>) {
     let service = uploads.service(|parts: &http::request::Parts| {
         let user = parts.headers.get("x-user")?.to_str().ok()?;
         Some(Caller::new(user))
     });
     let service = service.tus(Tus::new()).resumable(Resumable::new());
-    // So that little of what a client has sent lies between it and this process.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(1 << 20).unwrap();
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes).unwrap();
+    }
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let listener = socket.listen(1024).unwrap();
     let mut out = std::io::stdout();
