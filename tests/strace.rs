@@ -44,6 +44,7 @@ const FILLING: [&str; 8] = [
 const BARRIERS: &str = "fsync,fdatasync,msync,syncfs,sync,sync_file_range";
 const SIGKILL: i32 = 9;
 const SETTINGS: Settings = Settings {
+    receive_buffer: None,
     workers: 0,
     blocking: 1,
     memory_budget: 64 << 20,
