@@ -22,6 +22,7 @@ mod tasks;
 mod verify;
 mod view;
 mod watch;
+mod writing;
 
 use std::{
     fmt,
