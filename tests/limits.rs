@@ -67,7 +67,7 @@ impl Drop for Small {
 
 async fn send(connection: &mut Connection, film: &mut Film, index: u32) -> Reply {
     let request = film.piece(&film.content(), index);
-    let reply = connection.ask(&request).await.unwrap();
+    let reply = connection.ask_anew(&request).await.unwrap();
     film.sent.insert(index);
     if reply.is_success() {
         film.acknowledged.insert(index);
@@ -77,7 +77,7 @@ async fn send(connection: &mut Connection, film: &mut Film, index: u32) -> Reply
 
 /// Sends what is missing and assembles.
 async fn finish(connection: &mut Connection, film: &mut Film, directory: &Path) {
-    let reply = connection.ask(&film.status()).await.unwrap();
+    let reply = connection.ask_anew(&film.status()).await.unwrap();
     let View::Unfinished { missing, .. } = film.check_status(&reply).unwrap() else {
         panic!("{reply:?}");
     };

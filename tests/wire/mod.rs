@@ -114,13 +114,25 @@ impl Request {
 
 /// A connection that is kept open.
 #[derive(Debug)]
-pub(crate) struct Connection(BufReader<TcpStream>);
+pub(crate) struct Connection(BufReader<TcpStream>, SocketAddr);
 
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self(BufReader::new(stream), address))
+    }
+
+    /// As [`ask`](Self::ask), once more on a new connection if this one was closed: a server that refuses a body need not
+    /// read it to its end.
+    pub(crate) async fn ask_anew(&mut self, request: &Request) -> Result<Reply, Cut> {
+        if let Ok(reply) = self.ask(request).await {
+            return Ok(reply);
+        }
+        if let Ok(connection) = Self::open(self.1).await {
+            *self = connection;
+        }
+        self.ask(request).await
     }
 
     pub(crate) async fn ask(&mut self, request: &Request) -> Result<Reply, Cut> {
