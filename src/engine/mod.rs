@@ -122,12 +122,6 @@ impl Uploads {
         self.inner.config.max_size
     }
 
-    /// Whether uploads that nobody goes on with end by themselves.
-    #[cfg(feature = "http")]
-    pub(crate) fn expires(&self) -> bool {
-        self.inner.config.expire_after.is_some()
-    }
-
     /// The caller's uploads, newest first, without their parts.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_core::{Stream, stream::BoxStream};
+use futures_util::StreamExt as _;
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -66,6 +67,14 @@ impl RequestBody {
     pub(super) const fn limited(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self
+    }
+
+    /// Whether no byte comes. A body of which that is not said must be looked at.
+    pub(super) async fn is_empty(&mut self) -> Result<bool> {
+        match self.announced {
+            Some(len) => Ok(len == 0),
+            None => Ok(self.next().await.transpose()?.is_none()),
+        }
     }
 
     fn end(&mut self) -> Option<Result<Bytes>> {
@@ -422,7 +431,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::convert::Infallible;
 
-    use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+    use futures_util::{TryStreamExt as _, stream};
     use http_body_util::{Full, StreamBody};
 
     use super::*;

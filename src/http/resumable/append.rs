@@ -1,9 +1,5 @@
 //! Appends: PATCH, and the body of a creation.
 
-use std::pin::pin;
-
-use futures_util::StreamExt as _;
-
 use super::{
     Answer, LENGTH, OFFSET, PARTIAL_UPLOAD, Talk, alive, inconsistent,
     interim::Announcer,
@@ -123,7 +119,7 @@ impl Talk {
     }
 
     /// An append after the last one. If it adds nothing it asks how the upload ended.
-    async fn again(&self, upload: &Upload, at: u64, complete: bool, body: RequestBody) -> Answer {
+    async fn again(&self, upload: &Upload, at: u64, complete: bool, mut body: RequestBody) -> Answer {
         let size = offset(upload);
         // No client of ours has been answered yet, or it spoke another protocol.
         let is_news = upload.state() == State::Assembling || upload.protocol() != Protocol::Resumable;
@@ -135,7 +131,7 @@ impl Talk {
         if let Some(other) = promised.filter(|promised| *promised != size) {
             return Err(inconsistent(format!("The file has {size} bytes, not {other}")));
         }
-        if may_ask && complete && is_empty(body).await? {
+        if may_ask && complete && body.is_empty().await? {
             return self.conclude(upload.id()).await;
         }
         let message = "The upload is complete; it takes no more bytes";
@@ -211,13 +207,6 @@ fn refuse_foreign(upload: &Upload, complete: bool) -> Result<(), Fault> {
         _ => return Ok(()),
     };
     Err(Error::new(ErrorKind::Forbidden, message).into())
-}
-
-async fn is_empty(body: RequestBody) -> Result<bool, Error> {
-    match body.announced() {
-        Some(len) => Ok(len == 0),
-        None => Ok(pin!(body).next().await.transpose()?.is_none()),
-    }
 }
 
 fn required(field: &'static str) -> Fault {

@@ -36,10 +36,10 @@ use super::{
     structured::field_boolean,
 };
 use crate::{
-    access::Caller,
+    access::{Action, Caller},
     engine::{Upload, Uploads},
     error::{Error, ErrorKind},
-    upload::{FileName, State, UploadId},
+    upload::{FileName, Layout, State, UploadId},
 };
 
 /// How the IETF's Resumable Uploads for HTTP are spoken: for [`UploadService::resumable`](super::UploadService::resumable).
@@ -181,7 +181,11 @@ impl Talk {
             },
             Place::Upload(id) => {
                 // Before anything else is looked at: who may not see it learns nothing.
-                let upload = self.uploads.status(&self.caller, id).await?;
+                let mut upload = self.uploads.glance(&self.caller, id, Action::Inspect).await?;
+                if upload.plan().layout == Layout::Indexed {
+                    // Its offset is that of its parts.
+                    upload = self.uploads.status(&self.caller, id).await?;
+                }
                 match *method {
                     Method::HEAD => self.offset(&upload).await,
                     Method::GET if self.rules.has_get => self.offset(&upload).await,

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use futures_util::StreamExt as _;
 use http::HeaderMap;
 
 use super::{Answer, finish, headers, refuse_ended, render, render::Fault};
@@ -79,11 +78,7 @@ impl Sending {
 
     /// Refuses more than no bytes.
     async fn refuse_bytes(mut self) -> Result<()> {
-        let is_empty = match self.body.announced() {
-            Some(len) => len == 0,
-            None => self.body.next().await.transpose()?.is_none(),
-        };
-        if is_empty {
+        if self.body.is_empty().await? {
             return Ok(());
         }
         Err(Error::too_large("The upload has all its bytes and takes no more", 0))

@@ -1,7 +1,5 @@
 //! POST: creation, with or without bytes, of a whole upload, of a part of one, or of one that is made of others.
 
-use futures_util::StreamExt as _;
-
 use super::{
     Answer,
     append::{Brought, Sending, first, wrong_type},
@@ -53,7 +51,7 @@ pub(super) async fn answer(mut exchange: Exchange) -> Answer {
         Some(_) => new.partial(),
         None => new.seals_itself(),
     };
-    if !brings_bytes && !is_empty(&mut exchange).await? {
+    if !brings_bytes && !exchange.body.is_empty().await? {
         return Err(wrong_type().into());
     }
     let Exchange {
@@ -92,14 +90,6 @@ pub(super) async fn answer(mut exchange: Exchange) -> Answer {
     Ok(render::created(&location, &upload, brings_bytes))
 }
 
-/// Whether no body comes. One of which that is not said must be looked at.
-async fn is_empty(exchange: &mut Exchange) -> Result<bool> {
-    match exchange.body.announced() {
-        Some(len) => Ok(len == 0),
-        None => Ok(exchange.body.next().await.transpose()?.is_none()),
-    }
-}
-
 /// Makes one upload of others.
 async fn join(mut exchange: Exchange, new: NewUpload, length: Length, urls: &[&str]) -> Answer {
     if length != Length::Absent {
@@ -110,7 +100,7 @@ async fn join(mut exchange: Exchange, new: NewUpload, length: Length, urls: &[&s
         .iter()
         .map(|url| concat::partial(&exchange.settings, &exchange.parts, &exchange.path, url))
         .collect::<Result<Vec<_>>>()?;
-    if !is_empty(&mut exchange).await? {
+    if !exchange.body.is_empty().await? {
         let message = "An upload that is made of others takes no bytes of its own; leave the body out";
         return Err(Error::invalid("body", message).into());
     }

@@ -108,7 +108,7 @@ pub(super) fn is_spoken(headers: &HeaderMap) -> bool {
 /// What OPTIONS tells.
 pub(super) fn advertise(tus: &Tus, uploads: &Uploads, headers: &mut HeaderMap) {
     let mut extensions = vec!["creation", "creation-with-upload", "creation-defer-length"];
-    if uploads.expires() {
+    if uploads.expire_after().is_some() {
         extensions.push("expiration");
     }
     extensions.extend(["checksum", "checksum-trailer", "termination", "concatenation"]);
