@@ -15,8 +15,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     metadata::{Created, Lookup, PartRange},
     upload::{
-        Algorithm, Concat, EventKind, FileName, Handle, Key, Layout, Part, Plan, Protocol, Record, Snapshot, State,
-        Tally, Target, UploadId, Wake,
+        Algorithm, Concat, EventKind, FileName, Handle, Key, Layout, Part, Plan, Protocol, Record, Snapshot, Tally,
+        Target, UploadId, Wake,
     },
 };
 
@@ -130,62 +130,6 @@ impl Uploads {
                 ),
             ))
         }
-    }
-
-    /// Fixes the length of a sequential upload that began without one. Whoever appends to it is stopped first, as what he sent
-    /// may be more.
-    ///
-    /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) if it is known and another, or less than what is stored; [`TooLarge`](ErrorKind::TooLarge).
-    pub async fn set_size(&self, caller: &Caller, id: UploadId, size: u64) -> Result<Upload> {
-        let _working = self.inner.tasks.begin()?;
-        self.check_size(size)?;
-        let mut turn = None;
-        for _ in 0..super::CONTENTION {
-            let snapshot = self.find(caller, id.into(), Action::Write, PartRange::NONE).await?;
-            let (record, tally) = (snapshot.record, snapshot.tally);
-            match record.plan.size {
-                Some(known) if known == size => return Ok(Upload::new(Snapshot::new(record, tally, Vec::new()))),
-                Some(known) => {
-                    return Err(Error::invalid(
-                        "size",
-                        format!("The upload has {known} bytes, not {size}"),
-                    ));
-                }
-                None if record.state != State::Open => return Err(super::ended_or_sealed(&record)),
-                None if record.joins().is_some() => {
-                    return Err(Error::new(
-                        ErrorKind::Forbidden,
-                        "The size of an upload that is made of partial ones follows from theirs",
-                    ));
-                }
-                None if tally.bytes > size || record.plan.layout == Layout::Indexed => {
-                    return Err(Error::invalid("size", "The upload has more bytes already"));
-                }
-                None => {}
-            }
-            if turn.is_none() {
-                turn = Some(self.inner.live.take_over(Spot::End(id)).await?);
-                continue;
-            }
-            let owned = self.own_end(record).await?;
-            // Only from here on can no older commit come: one may have come since the end was read.
-            let Snapshot { record, tally, .. } = self.load(id, PartRange::NONE).await?;
-            if record.version != owned.version || tally.bytes > size {
-                continue;
-            }
-            let mut next = record;
-            next.plan.size = Some(size);
-            let mut wake = Wake::Keep;
-            if next.seals_itself && tally.bytes == size {
-                (next.state, next.attempts) = (State::Assembling, 0);
-                wake = Wake::After(self.inner.config.lease);
-            }
-            if let Some(record) = self.update(&next, crate::metadata::PartsEdit::Keep, wake).await? {
-                return Ok(Upload::new(Snapshot::new(record, tally, Vec::new())));
-            }
-        }
-        Err(contended())
     }
 
     pub(super) fn check_size(&self, size: u64) -> Result<()> {
