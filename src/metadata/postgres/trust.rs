@@ -6,6 +6,9 @@ use std::{
 /// How long a connection may be idle before it is asked whether it is still there.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// So long after one broke no other is trusted: a server does not end all of them at one moment.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Whether an idle connection may be used unasked. Where one broke the others have probably broken too: a server that was
 /// restarted then costs one call its answer, and not one for each connection.
 #[derive(Debug)]
@@ -33,6 +36,6 @@ impl Trust {
     pub(super) fn covers(&self, idle: Duration) -> bool {
         let lost_at = Duration::from_millis(self.lost_at.load(Ordering::Relaxed));
         let rested_at = self.began.elapsed().saturating_sub(idle);
-        idle <= IDLE && (lost_at.is_zero() || rested_at > lost_at + Duration::from_millis(1))
+        idle <= IDLE && (lost_at.is_zero() || rested_at > lost_at + GRACE)
     }
 }
