@@ -53,7 +53,19 @@ async fn what_was_acknowledged_survives_the_database() {
                 );
             }
             let there = stored.parts.iter().any(|part| part.number == unknown);
-            match put(&store, id(n), unknown).await.unwrap() {
+            let mut tries = 0;
+            let answer = loop {
+                match put(&store, id(n), unknown).await {
+                    Ok(answer) => break answer,
+                    // It met a connection that is not known to be dead.
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+                        tries += 1;
+                        assert!(tries < 3, "{error:?}");
+                    }
+                }
+            };
+            match answer {
                 Committed::Done(_) => assert!(!there),
                 Committed::Present(present) => assert!(there && present == part(unknown)),
                 other => panic!("{other:?}"),

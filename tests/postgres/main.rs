@@ -17,12 +17,15 @@ mod compare;
 mod cost;
 mod crash;
 mod cuts;
+mod failover;
 mod nodes;
 mod planted;
 mod pooler;
 mod proxy;
 mod schema;
 mod suite;
+#[cfg(feature = "postgres-tls")]
+mod tls;
 
 use std::sync::Arc;
 

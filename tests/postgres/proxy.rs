@@ -44,6 +44,7 @@ impl Traffic {
 
 #[derive(Default)]
 struct State {
+    server: u16,
     traffic: Traffic,
     /// The message at which connections are cut, counted from when it was set.
     cut: Option<(Way, usize)>,
@@ -62,11 +63,13 @@ impl Proxy {
             state: Arc::default(),
             port: listener.local_addr().unwrap().port(),
         };
+        proxy.lead_to(server);
         let accepting = proxy.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (proxy, server) = (accepting.clone(), TcpStream::connect(("127.0.0.1", server)).await);
-                if let Ok(server) = server {
+                let proxy = accepting.clone();
+                let server = proxy.state.lock().unwrap().server;
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
                     client.set_nodelay(true).unwrap();
                     server.set_nodelay(true).unwrap();
                     tokio::spawn(proxy.between(client, server));
@@ -74,6 +77,11 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// New connections lead there.
+    pub fn lead_to(&self, server: u16) {
+        self.state.lock().unwrap().server = server;
     }
 
     /// Forgets what went through so far.

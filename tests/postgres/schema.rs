@@ -30,6 +30,28 @@ async fn nodes_that_start_at_once_migrate_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_of_somebody_else_are_left_alone() {
+    let server = server!();
+    let schema = server.fresh_name();
+    let pool = PgPoolOptions::new().connect(&server.url()).await.unwrap();
+    run(
+        &pool,
+        format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.parts (mine text)"),
+    )
+    .await;
+    let error = options(&schema).connect(&server.url()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.message().contains("another schema or table prefix"), "{error:?}");
+    let left = format!("SELECT count(*)::text FROM pg_tables WHERE schemaname = '{schema}'");
+    assert_eq!(ask(&pool, left).await, "1");
+    options(&schema)
+        .with_table_prefix("up_")
+        .connect(&server.url())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_schema_of_a_newer_release_is_refused() {
     let server = server!();
     let schema = server.fresh_name();

@@ -147,10 +147,12 @@ async fn texts_and_sizes_that_postgres_cannot_hold_are_refused_with_nothing_stor
     assert_eq!(created.metadata, odd.metadata);
     assert_eq!(created.expires_at.unwrap().as_millis(), u64::MAX, "never");
     assert_eq!(load(&store, id(1)).await.unwrap().record, created);
-    assert_eq!(
-        ask(store.pool(), format!("SELECT count(*)::text FROM {}", overview(&store))).await,
-        "1"
+    create(&store, 2).await;
+    let shown = format!(
+        "SELECT string_agg(concat_ws(' ', file_name, created < now() + '1 s', expires, due), ', ' ORDER BY file_name) FROM {}",
+        overview(&store)
     );
+    assert_eq!(ask(store.pool(), shown).await, "f1.mp4 t infinity infinity, f2.mp4 t");
 }
 
 fn overview(store: &PostgresMetadata) -> String {

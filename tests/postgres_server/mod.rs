@@ -77,13 +77,7 @@ pub fn start() -> Option<Server> {
             "-D",
         ])
         .arg(&data);
-    let said = as_somebody(&mut initdb, directory.path()).output().unwrap();
-    assert!(
-        said.status.success(),
-        "initdb: {}{}",
-        String::from_utf8_lossy(&said.stdout),
-        String::from_utf8_lossy(&said.stderr)
-    );
+    succeed(as_somebody(&mut initdb, directory.path()));
     let port = free_port();
     let postmaster = launch(&binaries, directory.path(), port);
     Some(Server {
@@ -112,15 +106,73 @@ impl Server {
     /// Ends all its processes at once, as a crash would.
     pub fn kill(&self) {
         let mut postmaster = self.postmaster.lock().unwrap();
-        let backends = children(postmaster.id());
+        // It stands still meanwhile, and so their numbers stay theirs.
+        signal("-STOP", postmaster.id());
+        for backend in children(postmaster.id()) {
+            signal("-KILL", backend);
+        }
         postmaster.kill().unwrap();
         postmaster.wait().unwrap();
-        for pid in backends {
-            let _ = Command::new("kill")
-                .args(["-9", &pid.to_string()])
-                .stderr(Stdio::null())
-                .status();
+    }
+
+    /// A hot standby that follows this server.
+    pub fn standby(&self) -> Self {
+        let directory = tempfile::Builder::new().prefix("postgres-").tempdir().unwrap();
+        let mut copy = Command::new(self.binaries.join("pg_basebackup"));
+        copy.args([
+            "--no-sync",
+            "--checkpoint=fast",
+            "-R",
+            "-h",
+            "127.0.0.1",
+            "-U",
+            USER,
+            "-p",
+        ])
+        .arg(self.port.to_string())
+        .arg("-D")
+        .arg(directory.path().join("data"));
+        as_somebody(&mut copy, directory.path());
+        succeed(&mut copy);
+        let port = free_port();
+        let postmaster = launch(&self.binaries, directory.path(), port);
+        Self {
+            postmaster: Mutex::new(postmaster),
+            binaries: self.binaries.clone(),
+            directory,
+            port,
+            names: AtomicU32::new(0),
         }
+    }
+
+    /// Puts a key and a certificate for 127.0.0.1 where the server looks for them; the certificate's place.
+    pub fn certify(&self) -> PathBuf {
+        let data = self.directory.path().join("data");
+        let config = self.directory.path().join("openssl.cnf");
+        let text = "[req]\nprompt = no\ndistinguished_name = dn\nx509_extensions = ext\n[dn]\nCN = 127.0.0.1\n\
+                    [ext]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical,CA:FALSE\n";
+        std::fs::write(&config, text).unwrap();
+        let mut make = Command::new("openssl");
+        make.args([
+            "req",
+            "-x509",
+            "-nodes",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-days",
+            "2",
+        ])
+        .arg("-config")
+        .arg(&config)
+        .arg("-keyout")
+        .arg(data.join("server.key"))
+        .arg("-out")
+        .arg(data.join("server.crt"));
+        as_somebody(&mut make, self.directory.path());
+        succeed(&mut make);
+        data.join("server.crt")
     }
 
     /// After [`kill`](Self::kill).
@@ -135,11 +187,11 @@ impl Drop for Server {
             .postmaster
             .get_mut()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        // SIGQUIT: at once, its children too.
-        let _ = Command::new("kill")
-            .args(["-QUIT", &postmaster.id().to_string()])
-            .status();
-        let _ = postmaster.wait();
+        if matches!(postmaster.try_wait(), Ok(None)) {
+            // At once, with its children.
+            signal("-QUIT", postmaster.id());
+            let _ = postmaster.wait();
+        }
     }
 }
 
@@ -173,6 +225,15 @@ pub fn wait_for(port: u16, child: &mut Child) {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+fn succeed(command: &mut Command) {
+    let said = command.output().unwrap();
+    let texts = (
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr),
+    );
+    assert!(said.status.success(), "{command:?}: {}{}", texts.0, texts.1);
 }
 
 fn launch(binaries: &Path, directory: &Path, port: u16) -> Child {
@@ -249,6 +310,13 @@ fn somebody() -> (u32, u32) {
     find("postgres")
         .or_else(|| find("nobody"))
         .expect("a user who is not root")
+}
+
+fn signal(name: &str, pid: u32) {
+    let _ = Command::new("kill")
+        .args([name, &pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
 }
 
 fn children(of: u32) -> Vec<u32> {

@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres, Row as _, pool::PoolConnection};
 use super::{
     error::{connection_lost, rolled_back},
     schema::Names,
+    trust::Trust,
 };
 use crate::error::{Error, Result};
 
@@ -48,10 +49,11 @@ pub(super) struct Database {
     /// Whether nothing may be prepared: then a call is a simple query.
     pooler: bool,
     functions: [Arc<str>; 7],
+    trust: Arc<Trust>,
 }
 
 impl Database {
-    pub(super) fn new(pool: PgPool, names: &Names, pooler: bool) -> Self {
+    pub(super) fn new(pool: PgPool, names: &Names, pooler: bool, trust: Arc<Trust>) -> Self {
         let functions = Function::ALL.map(|(_, name)| {
             let name = names.qualified(name);
             if pooler {
@@ -64,6 +66,7 @@ impl Database {
             pool,
             pooler,
             functions,
+            trust,
         }
     }
 
@@ -107,7 +110,9 @@ impl Database {
             let statement = sqlx::query(AssertSqlSafe(statement)).bind(argument);
             statement.fetch_one(lent.connection()?).await
         };
-        if answered.as_ref().err().is_none_or(|error| !connection_lost(error)) {
+        if answered.as_ref().is_err_and(connection_lost) {
+            self.trust.lose();
+        } else {
             lent.give_back();
         }
         answered?.try_get(0)

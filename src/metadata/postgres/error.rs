@@ -43,8 +43,12 @@ pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
 
 /// As [`Error`]: [`Unavailable`](ErrorKind::Unavailable) wherever asking again may help.
 pub(super) fn translate(error: sqlx::Error) -> Error {
+    const TLS: &str =
+        "TLS with the metadata database failed; check certificates and sslmode (TLS needs the feature postgres-tls)";
     let said = match &error {
         sqlx::Error::Database(database) => of_database(&**database),
+        // A certificate that is not trusted is told as this.
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => Error::unavailable(TLS),
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             Error::unavailable("The connection to the metadata database was lost; try again")
         }
@@ -52,9 +56,7 @@ pub(super) fn translate(error: sqlx::Error) -> Error {
             "The metadata database cannot be reached, or all connections to it are in use; try again",
         ),
         sqlx::Error::PoolClosed => Error::unavailable("The connections to the metadata database are closed"),
-        sqlx::Error::Tls(_) => Error::unavailable(
-            "TLS with the metadata database failed; check certificates and sslmode (TLS needs the feature postgres-tls)",
-        ),
+        sqlx::Error::Tls(_) => Error::unavailable(TLS),
         sqlx::Error::Configuration(_) => Error::invalid(
             "metadata",
             "The database is written postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE",

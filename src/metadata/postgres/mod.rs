@@ -23,6 +23,7 @@ mod error;
 mod options;
 mod rows;
 mod schema;
+mod trust;
 
 pub use options::PostgresOptions;
 

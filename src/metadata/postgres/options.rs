@@ -1,16 +1,12 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Connection as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{PostgresMetadata, database::Database, error::translate, schema::Names};
+use super::{PostgresMetadata, database::Database, error::translate, schema::Names, trust::Trust};
 use crate::error::{Error, Result};
-
-/// How long a connection may be idle before it is asked whether it is still there: a server that was restarted meanwhile
-/// is then met by a ping and not by a commit.
-const TRUSTED: Duration = Duration::from_secs(5);
 
 /// How a [`PostgresMetadata`] is opened.
 #[derive(Clone, Debug)]
@@ -115,20 +111,23 @@ impl PostgresOptions {
             // A slow statement would be logged with all that it carries.
             server = server.disable_statement_logging();
         }
+        let trust = Arc::new(Trust::new());
+        let asked = Arc::clone(&trust);
         let pool = PgPoolOptions::new()
             .max_connections(self.connections)
             .acquire_timeout(self.wait)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            .before_acquire(move |connection, meta| {
+                let trusted = asked.covers(meta.idle_for);
                 Box::pin(async move {
-                    if meta.idle_for > TRUSTED {
+                    if !trusted {
                         connection.ping().await?;
                     }
                     Ok(true)
                 })
             })
             .connect_lazy_with(server);
-        self.with_pool(pool).await
+        self.open(pool, trust).await
     }
 
     /// Uses a pool of the host's. Its `test_before_acquire`, on unless it was switched off, costs one round trip more for each call.
@@ -136,11 +135,15 @@ impl PostgresOptions {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn with_pool(self, pool: PgPool) -> Result<PostgresMetadata> {
+        self.open(pool, Arc::new(Trust::new())).await
+    }
+
+    async fn open(self, pool: PgPool, trust: Arc<Trust>) -> Result<PostgresMetadata> {
         let names = self.names()?;
         names.prepare(&pool, self.migrate).await?;
         Ok(PostgresMetadata {
             place: names.qualified("uploads"),
-            database: Database::new(pool, &names, self.pooler),
+            database: Database::new(pool, &names, self.pooler, trust),
         })
     }
 

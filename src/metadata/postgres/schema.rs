@@ -130,11 +130,16 @@ impl Names {
             let applied = run(pool, self.migration(from, with_schema)).await;
             let before = version;
             version = self.version(pool).await?;
-            with_schema = with_schema && !self.look(pool).await?.1;
+            let made_schema = std::mem::replace(&mut with_schema, false);
             match applied {
                 Ok(()) => tracing::info!(version, schema = self.schema, "the metadata database was migrated"),
-                // Another node did it in the meantime.
-                Err(error) if is_duplicate(&error) && (version > before || !with_schema) => {}
+                // Another node did it in the meantime, or somebody made the schema alone.
+                Err(error) if is_duplicate(&error) && (version > before || made_schema) => {}
+                Err(error) if is_duplicate(&error) => {
+                    let message = "There are tables or functions with the names of the store's that it did not make; \
+                                   choose another schema or table prefix";
+                    return Err(Error::internal(message).with_source(error));
+                }
                 Err(error) => return Err(translate(error)),
             }
         }

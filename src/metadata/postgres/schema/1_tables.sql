@@ -87,7 +87,7 @@ COMMENT ON TABLE {usage} IS 'Unfinished uploads and the bytes they reserve, by o
 CREATE VIEW {overview} AS
 SELECT id, state, owner, target, file_name, key, parts, bytes, size, revision,
   to_timestamp(created_at / 1000.0) AS created,
-  to_timestamp(least(expires_at, 253402300799000) / 1000.0) AS expires,
-  to_timestamp(least(due_at, 253402300799000) / 1000.0) AS due
+  to_timestamp(CASE WHEN expires_at < 253402300800000 THEN expires_at / 1000.0 WHEN expires_at IS NOT NULL THEN 'Infinity'::float8 END) AS expires,
+  to_timestamp(CASE WHEN due_at < 253402300800000 THEN due_at / 1000.0 WHEN due_at IS NOT NULL THEN 'Infinity'::float8 END) AS due
 FROM {uploads};
 
