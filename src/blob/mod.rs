@@ -18,11 +18,15 @@ use crate::{
 pub mod disk;
 mod join;
 mod memory;
+#[cfg(feature = "object-store")]
+pub mod object;
 
 #[cfg(feature = "disk")]
 pub use disk::DiskBlobs;
 pub(crate) use join::same_upload;
 pub use memory::MemoryBlobs;
+#[cfg(feature = "object-store")]
+pub use object::ObjectBlobs;
 
 /// The bytes of a blob, in order.
 pub type BlobBody = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
