@@ -21,7 +21,7 @@ pub async fn open(args: &Args) -> Result<Stores, BoxError> {
         Some("memory:") => Arc::new(MemoryBlobs::new()),
         Some(url) => match url.strip_prefix("file:") {
             Some(path) => Arc::new(disk(args).open(local(url, path)?).await?),
-            None => return Err(unknown("--blobs", url)),
+            None => object(url)?,
         },
     };
     let metadata: Arc<dyn MetadataStore> = match args.metadata.as_deref() {
@@ -50,6 +50,27 @@ fn redb(args: &Args) -> RedbOptions {
     } else {
         metadata::Durability::None
     })
+}
+
+/// The rest of the settings is in the environment: keys, region, endpoint.
+#[cfg(feature = "object-store")]
+fn object(url: &str) -> Result<Arc<dyn BlobStore>, BoxError> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    let is_built = match scheme {
+        "s3" => cfg!(feature = "aws"),
+        "gs" => cfg!(feature = "gcp"),
+        "az" => cfg!(feature = "azure"),
+        _ => false,
+    };
+    match is_built {
+        true => Ok(Arc::new(tower_upload::blob::ObjectBlobs::from_url(url)?)),
+        false => Err(unknown("--blobs", url)),
+    }
+}
+
+#[cfg(not(feature = "object-store"))]
+fn object(url: &str) -> Result<Arc<dyn BlobStore>, BoxError> {
+    Err(unknown("--blobs", url))
 }
 
 /// Behind a pooler in transaction mode a server opens it by `PostgresOptions`.
@@ -85,8 +106,11 @@ fn unknown(flag: &str, url: &str) -> BoxError {
             "{flag}: this build has no {scheme} store; build it with --features postgres (and postgres-tls for TLS)"
         )
         .into()
-    } else if ["s3", "az", "gs"].contains(&scheme) {
-        format!("{flag}: this build has no {scheme} store; build it with the feature that adds it").into()
+    } else if let Some((_, feature)) = [("s3", "aws"), ("az", "azure"), ("gs", "gcp")]
+        .iter()
+        .find(|(known, _)| *known == scheme)
+    {
+        format!("{flag}: this build has no {scheme} store; build it with --features {feature}").into()
     } else {
         format!("{flag}: unknown scheme; --help lists them").into()
     }

@@ -1,6 +1,7 @@
 //! A client with one file: it sends it by its dialect, tries again as a real one does, and compares all it is told.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -86,7 +87,6 @@ impl Shared {
 }
 
 /// The file, and what its client was told.
-#[derive(Debug)]
 pub(crate) struct Film {
     pub(crate) dialect: Dialect,
     pub(crate) token: String,
@@ -115,6 +115,20 @@ enum Trouble {
 }
 
 type Step<T = ()> = Result<T, Trouble>;
+
+impl fmt::Debug for Film {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            dialect,
+            url,
+            sent,
+            told,
+            known,
+            ..
+        } = self;
+        write!(f, "{dialect:?}, {url:?}, sent {sent}, told {told}, {known:?}")
+    }
+}
 
 impl Film {
     pub(crate) fn new(dialect: Dialect, n: usize, token: &str, len: usize, seed: u64, shared: &Arc<Shared>) -> Self {
@@ -152,15 +166,7 @@ impl Film {
     }
 
     fn wrong<T>(&self, what: &str, reply: &Reply) -> Step<T> {
-        Err(Trouble::Wrong(format!(
-            "{what}: {}; client: {:?}, {:?}, sent {}, told {}, {:?}",
-            reply.brief(),
-            self.dialect,
-            self.url,
-            self.sent,
-            self.told,
-            self.known
-        )))
+        Err(Trouble::Wrong(format!("{what}: {}; client: {self:?}", reply.brief())))
     }
 
     /// Sends until it is done, the client leaves, or `deadline` has passed.
@@ -436,12 +442,9 @@ impl Film {
         if reply.body != self.content {
             let at = reply.body.iter().zip(&self.content).position(|(is, was)| is != was);
             self.shared.violation(format!(
-                "{} bytes are published, {} were sent, the first difference is at {at:?}: {:?} {:?} {:?}",
+                "{} bytes are published, {} were sent, the first difference is at {at:?}: {self:?}",
                 reply.body.len(),
-                self.content.len(),
-                self.dialect,
-                self.id(),
-                self.known
+                self.content.len()
             ));
         }
         true
