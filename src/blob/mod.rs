@@ -149,6 +149,16 @@ pub trait PartWriter: fmt::Debug + Send {
     /// # Errors
     /// As [`write`](Self::write). An error of the sync is final for this attempt.
     async fn finish(self: Box<Self>) -> Result<Receipt>;
+
+    /// Appends the last `frames` and makes the part durable: [`write`](Self::write), then [`finish`](Self::finish), which a
+    /// store may do in one go.
+    ///
+    /// # Errors
+    /// As both.
+    async fn finish_with(mut self: Box<Self>, frames: Vec<Bytes>) -> Result<Receipt> {
+        self.write(frames).await?;
+        self.finish().await
+    }
 }
 
 /// The place a part is written to.

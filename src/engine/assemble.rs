@@ -9,7 +9,6 @@ use super::{
     checksum::{Combiner, Hasher},
     contended, ended,
     live::{Spot, Turn},
-    tasks::join,
     verify::Verdict,
 };
 use crate::{
@@ -89,12 +88,8 @@ impl Uploads {
     pub(super) async fn finish(&self, id: UploadId) -> Result<Upload> {
         let turn = self.inner.live.queue(Spot::Assembly(id)).await;
         let uploads = self.clone();
-        join(
-            self.inner
-                .tasks
-                .spawn(async move { uploads.drive_assembly(id, turn).await }),
-        )
-        .await
+        let work = async move { uploads.drive_assembly(id, turn).await };
+        self.inner.tasks.see_through(work).await
     }
 
     async fn drive_assembly(&self, id: UploadId, turn: Turn) -> Result<Upload> {

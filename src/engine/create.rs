@@ -8,7 +8,6 @@ use super::{
     live::{Creating, Spot},
     receive::{Source, over_quota, stored_chunk},
     request::{Chunks, check_len},
-    tasks::join,
 };
 use crate::{
     access::{Action, Caller, Subject},
@@ -305,7 +304,7 @@ impl Uploads {
                 }
             };
             let first = self.clone().settle_first(intake, record, chunk.index, creating);
-            match join(self.inner.tasks.spawn(first)).await? {
+            match self.inner.tasks.see_through(first).await? {
                 First::Stored(stored) => return Ok(stored),
                 First::Again => {}
                 First::Joins(existing) => {

@@ -116,7 +116,8 @@ impl Intake {
                     }
                 }
                 Next::Idle => self.flush().await?,
-                Next::End => return self.flush().await,
+                // The rest goes with the sync.
+                Next::End => return Ok(()),
             }
         }
     }
@@ -165,18 +166,29 @@ impl Intake {
         } else {
             self.writer.write(frames).await
         };
-        if let Some(reservation) = self.reservation.take()
-            && planted(Bug::BudgetPermitLeaked)
-            && self.hasher.is_some()
-        {
-            reservation.forget();
-        }
+        free(self.reservation.take(), self.hasher.is_some());
         result
     }
 
     /// Makes the part durable.
     pub(super) async fn finish(mut self) -> Result<Receipt> {
-        self.flush().await?;
-        self.writer.finish().await
+        self.join_small();
+        let receipt = if self.gathered.is_empty() {
+            self.writer.finish().await
+        } else {
+            self.writer.finish_with(self.gathered).await
+        };
+        free(self.reservation, self.hasher.is_some());
+        receipt
+    }
+}
+
+/// Gives memory back once what lay in it is written.
+fn free(reservation: Option<Reservation>, is_hashed: bool) {
+    if let Some(reservation) = reservation
+        && planted(Bug::BudgetPermitLeaked)
+        && is_hashed
+    {
+        reservation.forget();
     }
 }

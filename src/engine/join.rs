@@ -15,7 +15,7 @@ use super::{
     concat::{AT_ONCE, distinct, is_complete},
     contended, ended, ended_or_sealed,
     live::{Spot, Turn, superseded},
-    tasks::{join, shutting_down},
+    tasks::shutting_down,
     verify::Verdict,
 };
 use crate::{
@@ -88,7 +88,7 @@ impl Uploads {
 
     async fn join_in_turn(&self, id: UploadId, now: Option<Timestamp>, turn: Turn) -> Result<Reached> {
         let uploads = self.clone();
-        join(self.inner.tasks.spawn(async move {
+        let work = async move {
             let found = uploads.load(id, PartRange::NONE).await?;
             match found.record.state {
                 State::Open => {}
@@ -111,8 +111,8 @@ impl Uploads {
                 Err(Verdict::Lost(_)) => Err(uploads.fail(id, "bytes that were stored are lost".into()).await),
                 Err(Verdict::Later(error)) => Err(uploads.join_later(id, error).await),
             }
-        }))
-        .await
+        };
+        self.inner.tasks.see_through(work).await
     }
 
     /// Ends an upload that can never be joined.

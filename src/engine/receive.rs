@@ -11,7 +11,6 @@ use super::{
     intake::Intake,
     live::{Spot, Turn},
     request::check_len,
-    tasks::join,
 };
 use crate::{
     access::{Action, Caller, Subject},
@@ -160,7 +159,7 @@ impl Uploads {
         let guard = self.guard(&record, chunk, intake.len())?;
         let settle = self.clone().settle(intake, record, guard, chunk.index, turn);
         drop(source);
-        join(self.inner.tasks.spawn(settle)).await
+        self.inner.tasks.see_through(settle).await
     }
 
     /// The stored part, if the chunk is stored; an error if it does not fit the upload or can be stored no more.

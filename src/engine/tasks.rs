@@ -1,10 +1,14 @@
 use std::{
     future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::{sync::Notify, task::JoinHandle};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
 
 use crate::error::{Error, Result};
 
@@ -39,7 +43,21 @@ impl Tasks {
         Ok(Working(Arc::clone(&self.0)))
     }
 
-    /// Runs what must come to its end although its request may not.
+    /// Does what must come to its end although its request may not: here, without a switch to another thread, and from
+    /// where it is on as a task of its own if this future is dropped.
+    pub(crate) fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> SeenThrough<T> {
+        self.0.state().under_way += 1;
+        SeenThrough {
+            work: Some(work.boxed()),
+            tasks: self.clone(),
+            _working: Working(Arc::clone(&self.0)),
+        }
+    }
+
+    /// Runs what nobody waits for.
     pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.0.state().under_way += 1;
         let working = Working(Arc::clone(&self.0));
@@ -97,11 +115,38 @@ pub(crate) fn shutting_down() -> Error {
     Error::unavailable("The server is going down; try again in a moment")
 }
 
-/// The result of a spawned task; one that was lost with the runtime is unavailable.
-pub(crate) async fn join<T>(task: JoinHandle<Result<T>>) -> Result<T> {
-    match task.await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => Err(Error::internal("The request failed; try again").with_source(error)),
-        Err(_) => Err(shutting_down()),
+/// Work that goes on if nobody waits for it any more.
+pub(crate) struct SeenThrough<T: Send + 'static> {
+    work: Option<BoxFuture<'static, Result<T>>>,
+    tasks: Tasks,
+    _working: Working,
+}
+
+impl<T: Send + 'static> Future for SeenThrough<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        let Some(work) = &mut self.work else {
+            return Poll::Ready(Err(shutting_down()));
+        };
+        let polled = AssertUnwindSafe(|| work.as_mut().poll(context));
+        let result = match std::panic::catch_unwind(polled) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => result,
+            Err(_) => Err(Error::internal("The request failed; try again")),
+        };
+        self.work = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<T: Send + 'static> Drop for SeenThrough<T> {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending, and what was not acknowledged may be lost.
+        if let Some(work) = self.work.take()
+            && Handle::try_current().is_ok()
+        {
+            drop(self.tasks.spawn(work));
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     intake::{Intake, Next, next},
     live::{Turn, superseded},
     receive::over_quota,
-    tasks::{join, shutting_down},
+    tasks::shutting_down,
 };
 use crate::{
     blob::{Before, Slot},
@@ -130,18 +130,18 @@ impl Run {
         }
     }
 
-    /// Does a step as a task of its own, which comes to its end although the request may not: while a write or a
+    /// Does a step that comes to its end although the request may not: while a write or a
     /// commit is under way nobody else may write here.
     async fn detached(mut self, step: Step) -> Result<Self> {
         let Some(mut writing) = self.0.take() else {
             return Err(shutting_down());
         };
         let tasks = writing.uploads.inner.tasks.clone();
-        join(tasks.spawn(async move {
+        let work = async move {
             writing.step(step).await?;
             Ok(Self(Some(writing)))
-        }))
-        .await
+        };
+        tasks.see_through(work).await
     }
 }
 

@@ -43,11 +43,14 @@ impl<F: Fs> Shared<F> {
 
         // Each job holds the gate, so that a dropped request lets nobody in before the job's end.
         let (shared, gate, to) = (Arc::clone(&self), Arc::clone(&sealed), key.clone());
-        let prepared = self
-            .fs
-            .run(async move { shared.prepare(id, &gate, &to, arranged).await })
-            .await?;
-        if let Prepared::Answered(answer) = prepared {
+        let has_folders = lock(&self.folders).durable.contains(&folder(&blob(key)));
+        let job = async move {
+            match shared.prepare(id, &gate, &to, arranged).await? {
+                Prepared::Ready if has_folders => Ok(Prepared::Answered(shared.publish(id, &gate, &to, total).await?)),
+                prepared => Ok(prepared),
+            }
+        };
+        if let Prepared::Answered(answer) = self.fs.run(job).await? {
             return Ok(answer);
         }
         if !self.make_folders(&folder(&blob(key)), &sealed).await? {

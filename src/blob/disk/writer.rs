@@ -30,7 +30,7 @@ pub(super) struct Writer<F: Fs> {
     number: u32,
     place: Place,
     max_len: u64,
-    attempt: Option<Arc<Attempt<F>>>,
+    attempt: Option<Attempt<F>>,
     len: u64,
     hinted: u64,
     /// An error, or a future that was dropped in the middle, ends the attempt.
@@ -93,24 +93,33 @@ impl<F: Fs> Writer<F> {
     }
 
     async fn write_batch(&mut self, batch: Batch, len: u64) -> Result<()> {
+        self.step(Some((batch, len)), false).await?;
+        self.over = false;
+        Ok(())
+    }
+
+    /// Puts a batch in its place and, with the last one, makes the part durable, in one job.
+    async fn step(&mut self, batch: Option<(Batch, u64)>, is_last: bool) -> Result<()> {
         self.begin_step()?;
+        let len = batch.as_ref().map_or(0, |(_, len)| *len);
         if len > self.max_len - self.len {
             return Err(Error::too_large("The part is longer than its slot", self.max_len));
         }
+        if is_last && let Place::InPlace(offset, _) = self.place {
+            self.claim.narrow(offset..offset.saturating_add(self.len + len));
+        }
         let permit = self.claim.permit().await?;
-        let held_by_request = planted(Bug::ClaimFreedOnDrop);
+        let held_by_request = planted(Bug::ClaimFreedOnDrop) && !is_last;
         let (mut by_request, mut by_job) = (None, None);
         *(if held_by_request { &mut by_request } else { &mut by_job }) = Some(permit);
 
-        let (shared, id, place, attempt) = (
-            Arc::clone(&self.shared),
-            self.id,
-            self.place.clone(),
-            self.attempt.clone(),
-        );
+        let (shared, id, place) = (Arc::clone(&self.shared), self.id, self.place.clone());
         let (number, written, hinted) = (self.number, self.len, self.hinted);
-        let strays = if attempt.is_none() {
-            self.shared.space.strays(self.id)
+        // A part without bytes changes nothing in place.
+        let changes = batch.is_some() || self.attempt_is_aside();
+        let attempt = self.attempt.take();
+        let strays = if attempt.is_none() && batch.is_some() {
+            shared.space.strays(id)
         } else {
             Vec::new()
         };
@@ -118,6 +127,7 @@ impl<F: Fs> Writer<F> {
             let permit = by_job;
             let attempt = match attempt {
                 Some(attempt) => attempt,
+                None if !changes => return Ok((None, hinted)),
                 None => {
                     for stray in strays {
                         // What stays goes with the upload.
@@ -127,28 +137,42 @@ impl<F: Fs> Writer<F> {
                     if let Place::InPlace(_, token) = place {
                         shared.space.attempted(id, number, token);
                     }
-                    Arc::new(attempt)
+                    attempt
                 }
             };
-            let base = place.file_offset();
-            batch
-                .put(&shared.fs, &attempt.file, base.saturating_add(written), len)
-                .await?;
             let written = written + len;
-            let hint = shared.sync && written - hinted >= WRITEBACK_STEP;
-            if hint {
-                shared.fs.hint(&attempt.file, base + hinted, written - hinted).await;
+            let mut hint = false;
+            if let Some((batch, len)) = batch {
+                let base = place.file_offset();
+                let offset = base.saturating_add(written - len);
+                batch.put(&shared.fs, &attempt.file, offset, len).await?;
+                hint = shared.sync && !is_last && written - hinted >= WRITEBACK_STEP;
+                if hint {
+                    shared.fs.hint(&attempt.file, base + hinted, written - hinted).await;
+                }
+            }
+            if is_last {
+                attempt.sync(&shared).await?;
+                shared.space.written(id, written);
             }
             drop(permit);
-            Ok((attempt, if hint { written } else { hinted }))
+            Ok((Some(attempt), if hint { written } else { hinted }))
         };
-        let (attempt, hinted) = self.shared.fs.run_short(job).await?;
+        let result = if is_last {
+            self.shared.fs.run(job).await
+        } else {
+            self.shared.fs.run_short(job).await
+        };
         drop(by_request);
-        self.attempt = Some(attempt);
+        (self.attempt, self.hinted) = result?;
         self.len += len;
-        self.hinted = hinted;
-        self.over = false;
         Ok(())
+    }
+
+    async fn finish_step(mut self: Box<Self>, batch: Option<(Batch, u64)>) -> Result<Receipt> {
+        self.step(batch, true).await?;
+        self.finished = true;
+        Ok(self.place.receipt(self.len))
     }
 }
 
@@ -184,34 +208,13 @@ impl<F: Fs> PartWriter for Writer<F> {
         self.write_batch(Batch::Frames(frames), len).await
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<Receipt> {
-        self.begin_step()?;
-        if let Place::InPlace(offset, _) = self.place {
-            self.claim.narrow(offset..offset.saturating_add(self.len));
-        }
-        let permit = self.claim.permit().await?;
-        let (shared, id, place, attempt) = (
-            Arc::clone(&self.shared),
-            self.id,
-            self.place.clone(),
-            self.attempt.clone(),
-        );
-        let len = self.len;
-        let job = async move {
-            let attempt = match (attempt, &place) {
-                (Some(attempt), _) => attempt,
-                // A part without bytes changes nothing in place.
-                (None, Place::InPlace(..)) => return Ok(place.receipt(len)),
-                (None, Place::Aside(_)) => Arc::new(Attempt::open(&shared, id, &place).await?),
-            };
-            attempt.sync(&shared).await?;
-            shared.space.written(id, len);
-            drop(permit);
-            Ok(place.receipt(len))
-        };
-        let receipt = self.shared.fs.run(job).await?;
-        self.finished = true;
-        Ok(receipt)
+    async fn finish(self: Box<Self>) -> Result<Receipt> {
+        self.finish_step(None).await
+    }
+
+    async fn finish_with(self: Box<Self>, frames: Vec<Bytes>) -> Result<Receipt> {
+        let len = frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        self.finish_step(Some((Batch::Frames(frames), len))).await
     }
 }
 

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Call, Faults, injected, suffer, suffer_at_once};
+use super::{Call, Fault, Faults, injected, suffer, suffer_at_once};
 use crate::{
     blob::{Before, BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
     error::Result,
@@ -156,17 +156,25 @@ impl PartWriter for FaultyWriter {
         let inner = self.inner.take().ok_or_else(injected)?;
         suffer(self.faults.next(Call::Finish), inner.finish()).await
     }
+
+    async fn finish_with(mut self: Box<Self>, frames: Vec<Bytes>) -> Result<Receipt> {
+        let mut inner = self.inner.take().ok_or_else(injected)?;
+        match self.faults.next(Call::Write) {
+            Fault::None => suffer(self.faults.next(Call::Finish), inner.finish_with(frames)).await,
+            fault => {
+                let call = async move { inner.write(frames).await.map(|()| inner) };
+                let inner = suffer(fault, call).await?;
+                suffer(self.faults.next(Call::Finish), inner.finish()).await
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{
-        blob::MemoryBlobs,
-        conformance::fault::{Fault, ScriptedFaults},
-        error::ErrorKind,
-    };
+    use crate::{blob::MemoryBlobs, conformance::fault::ScriptedFaults, error::ErrorKind};
 
     #[tokio::test(start_paused = true)]
     async fn a_late_finish_meets_the_newer_claim() {
