@@ -349,15 +349,13 @@ async fn azurite() {
         return;
     };
     let store = || {
-        let mut builder = MicrosoftAzureBuilder::new();
-        for (name, value) in service.variables() {
-            if let Ok(key) = name.to_lowercase().parse() {
-                builder = builder.with_config(key, value);
-            }
-        }
-        if let Some(container) = service.variables().get("BUCKET") {
-            builder = builder.with_container_name(container);
-        }
+        let account = service.get("AZURE_STORAGE_ACCOUNT_NAME");
+        let builder = MicrosoftAzureBuilder::new()
+            .with_endpoint(format!("{}/{account}", service.get("AZURITE_BLOB_STORAGE_URL")))
+            .with_account(account)
+            .with_access_key(service.get("AZURE_STORAGE_ACCOUNT_KEY"))
+            .with_container_name(service.get("BUCKET"))
+            .with_allow_http(true);
         builder.build().unwrap()
     };
     conformance::blob::run(async || {
@@ -404,6 +402,6 @@ fn urls_name_stores() {
         "s3://bucket/x?y",
     ] {
         let error = ObjectBlobs::from_url(wrong).unwrap_err();
-        assert!(!error.to_string().contains(wrong), "{error}");
+        assert!(!error.to_string().contains("bucket/x"), "{error}");
     }
 }

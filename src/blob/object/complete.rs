@@ -95,6 +95,8 @@ impl Shared {
                 parts: order.fingerprint(),
                 blob: blob.clone(),
             });
+        }
+        if entry.published().is_some() || entry.is_dropped() {
             self.registry.keep(&place.dir, &entry);
         }
         sealed.unseal();
@@ -117,11 +119,16 @@ impl Shared {
         let made = self.make(order).await?;
         match made {
             Made::Done(Some(tag)) => Ok(Completed::Done(Blob::new(order.size(), Some(tag)))),
-            Made::Done(None) | Made::Occupied => match self.backend.head(&order.path).await? {
-                Some(found) => self.examine(order, &found, None).await,
-                None => Err(Error::unavailable(
+            // By a backend that tells no tag.
+            Made::Done(None) => match self.backend.head(&order.path).await? {
+                Some(found) if found.size == order.size() => Ok(Completed::Done(blob(&found))),
+                _ => Err(Error::unavailable(
                     "The blob was published, and is not there; try again",
                 )),
+            },
+            Made::Occupied => match self.backend.head(&order.path).await? {
+                Some(found) => self.examine(order, &found, None).await,
+                None => Err(Error::unavailable("Something was there, and is not; try again")),
             },
             Made::Lost(lost) => Ok(Completed::PartsLost(lost)),
             Made::Dropped => Ok(Completed::PartsLost(order.numbers(|stored| !stored.puts.is_empty()))),
@@ -250,6 +257,7 @@ impl Shared {
             Ok(tag) => return Ok(Made::Done(tag.map(|tag| bare(&tag)))),
             Err(trouble) => trouble,
         };
+        tracing::debug!(?trouble, "whether a blob was made is not known, and found out");
         let found = match self.backend.head(&order.path).await? {
             None if trouble.why == Why::NotThere => {
                 tokio::time::sleep(SECOND_LOOK).await;
