@@ -142,7 +142,9 @@ impl Shared {
         let Some(native) = order.place.native.as_ref().filter(|_| !order.sealed.entry.is_dropped()) else {
             return self.make_staged(order).await;
         };
-        if native.path == order.path.as_ref() {
+        if !self.options.aborts && !self.is_marked(order).await? {
+            // Discarded, and the backend would not know.
+        } else if native.path == order.path.as_ref() {
             match self.make_native(order, native).await? {
                 Made::Dropped => {}
                 made => return Ok(made),
@@ -153,6 +155,12 @@ impl Shared {
         }
         order.sealed.entry.set_dropped();
         self.make_staged(order).await
+    }
+
+    /// Whether the upload was not discarded.
+    async fn is_marked(&self, order: &Order<'_>) -> Result<bool> {
+        let marker = self.paths.marker(&order.place.dir);
+        Ok(self.backend.head(&marker).await?.is_some())
     }
 
     /// Of staged objects alone.
