@@ -16,6 +16,7 @@ Takes large videos in pieces, and resumes.
 --blobs URL          file:DIR | memory: | s3://BUCKET/PREFIX | az://... | gs://...
 --durability LEVEL   ack: what was acknowledged survives a power loss (default) | none: it may not
 --expire-after SECS  how long an unfinished upload lives without activity
+--lease SECS         after so long another server goes on with what one had begun to finish and died
 --max-size BYTES     the largest file
 --memory-budget BYTES  of bodies in memory at once
 ";
@@ -38,6 +39,7 @@ pub struct Args {
     pub blobs: Option<String>,
     pub durable: bool,
     pub expire_after: Option<Duration>,
+    pub lease: Option<Duration>,
     pub max_size: Option<u64>,
     pub memory_budget: Option<u64>,
 }
@@ -57,6 +59,7 @@ impl Args {
             blobs: None,
             durable: true,
             expire_after: None,
+            lease: None,
             max_size: None,
             memory_budget: None,
         };
@@ -91,6 +94,7 @@ impl Args {
                 "--expire-after" => {
                     parsed.expire_after = Some(Duration::from_secs(number("--expire-after", &value()?)?))
                 }
+                "--lease" => parsed.lease = Some(Duration::from_secs(number("--lease", &value()?)?)),
                 "--max-size" => parsed.max_size = Some(number("--max-size", &value()?)?),
                 "--memory-budget" => parsed.memory_budget = Some(number("--memory-budget", &value()?)?),
                 _ => return Err(format!("{flag} is no flag; --help lists them")),

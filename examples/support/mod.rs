@@ -92,6 +92,9 @@ impl Host {
         if let Some(time) = args.expire_after {
             builder = builder.expire_after(time);
         }
+        if let Some(time) = args.lease {
+            builder = builder.lease(time);
+        }
         if let Some(bytes) = args.memory_budget {
             builder = builder.memory_budget(bytes);
         }

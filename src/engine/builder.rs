@@ -351,6 +351,14 @@ impl<A> Builder<A> {
         self
     }
 
+    /// How long a process keeps an upload to itself that it finishes, expires or cleans: if it died or stands still, another one
+    /// goes on with it after that. 60 seconds unless said otherwise; it should be longer than the slowest assembly.
+    #[must_use]
+    pub const fn lease(mut self, time: Duration) -> Self {
+        self.config.lease = time;
+        self
+    }
+
     /// How long a call of the metadata store may take before it is given up, with its outcome unknown. 30 seconds unless said
     /// otherwise.
     #[must_use]

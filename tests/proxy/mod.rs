@@ -14,6 +14,7 @@ use std::{
     time::Instant,
 };
 
+#[allow(unused_imports, reason = "each suite uses some of it")]
 pub(crate) use self::{
     http::{Fault, HttpProxy, Kind, Plan, Requests, Seeded},
     tcp::{Break, BreakPlan, SeededBreaks, TcpProxy},
