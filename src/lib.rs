@@ -51,6 +51,8 @@
 //! | `http` | yes | the service, the layer, the chunk API |
 //! | `disk` | yes | [`DiskBlobs`](blob::DiskBlobs): blobs as files beneath one directory |
 //! | `redb` | yes | [`RedbMetadata`](metadata::RedbMetadata): metadata in one embedded file |
+//! | `postgres` | no | `PostgresMetadata`: metadata in PostgreSQL, shared by many nodes |
+//! | `postgres-tls` | no | TLS for it |
 //! | `conformance` | no | suites and fault-injecting wrappers for your own stores |
 //! | `benchmark` | no | the same work on any pair of stores, measured and plotted |
 //!

@@ -43,6 +43,8 @@ pub(crate) enum Bug {
     LostPartialSkipped,
     /// Partial uploads end before the upload that they were joined to is published.
     PartialsEndedBeforePublication,
+    /// What an append goes on from is deleted before the append is durable.
+    TailDeletedTooEarly,
 }
 
 /// Whether `bug` is planted on this thread.

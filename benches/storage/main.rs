@@ -24,7 +24,7 @@ const HELP: &str = "\
 cargo bench --features benchmark --bench storage -- [OPTIONS]
 
 --blobs URL          file:DIR | memory: | s3://BUCKET/PREFIX | az://... | gs://...
---metadata URL       redb:PATH | memory: | postgres://...
+--metadata URL       redb:PATH | memory: | postgres://USER@HOST/DATABASE (feature postgres; the password may come by PGPASSWORD)
                      both repeatable: the first goes with the first. None given: a directory with redb, the same
                      without any sync, and memory
 --name TEXT          of a pair in the report, repeatable

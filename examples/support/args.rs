@@ -12,7 +12,7 @@ Takes large videos in pieces, and resumes.
 --cors ORIGIN        pages of this origin may upload, repeatable
 --token TOKEN=USER   a bearer token and whose it is, repeatable; none given: one is made and printed
 --anonymous          no tokens at all
---metadata URL       redb:PATH | memory: | postgres://...
+--metadata URL       redb:PATH | memory: | postgres://USER@HOST/DATABASE (feature postgres; the password may come by PGPASSWORD)
 --blobs URL          file:DIR | memory: | s3://BUCKET/PREFIX | az://... | gs://...
 --durability LEVEL   ack: what was acknowledged survives a power loss (default) | none: it may not
 --expire-after SECS  how long an unfinished upload lives without activity

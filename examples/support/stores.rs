@@ -27,6 +27,7 @@ pub async fn open(args: &Args) -> Result<Stores, BoxError> {
     let metadata: Arc<dyn MetadataStore> = match args.metadata.as_deref() {
         None => Arc::new(redb(args).open(args.data.join("metadata.redb")).await?),
         Some("memory:") => Arc::new(MemoryMetadata::new()),
+        Some(url) if url.starts_with("postgres") => postgres(url).await?,
         Some(url) => match url.strip_prefix("redb:") {
             Some(path) => Arc::new(redb(args).open(local(url, path)?).await?),
             None => return Err(unknown("--metadata", url)),
@@ -51,6 +52,17 @@ fn redb(args: &Args) -> RedbOptions {
     })
 }
 
+/// Behind a pooler in transaction mode a server opens it by `PostgresOptions`.
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str) -> Result<Arc<dyn MetadataStore>, BoxError> {
+    Ok(Arc::new(metadata::PostgresMetadata::connect(url).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(url: &str) -> Result<Arc<dyn MetadataStore>, BoxError> {
+    Err(unknown("--metadata", url))
+}
+
 /// Creates a directory that only its owner can read.
 pub fn create_private(directory: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
@@ -68,8 +80,12 @@ fn local<'a>(url: &str, path: &'a str) -> Result<&'a Path, BoxError> {
 /// The URL is not repeated: it may hold a password.
 fn unknown(flag: &str, url: &str) -> BoxError {
     let scheme = url.split(':').next().unwrap_or_default();
-    let known = ["s3", "az", "gs", "postgres", "postgresql"].contains(&scheme);
-    if known {
+    if ["postgres", "postgresql"].contains(&scheme) {
+        format!(
+            "{flag}: this build has no {scheme} store; build it with --features postgres (and postgres-tls for TLS)"
+        )
+        .into()
+    } else if ["s3", "az", "gs"].contains(&scheme) {
         format!("{flag}: this build has no {scheme} store; build it with the feature that adds it").into()
     } else {
         format!("{flag}: unknown scheme; --help lists them").into()

@@ -18,11 +18,15 @@ use crate::{
 pub mod disk;
 mod join;
 mod memory;
+#[cfg(feature = "object-store")]
+pub mod object;
 
 #[cfg(feature = "disk")]
 pub use disk::DiskBlobs;
 pub(crate) use join::same_upload;
 pub use memory::MemoryBlobs;
+#[cfg(feature = "object-store")]
+pub use object::ObjectBlobs;
 
 /// The bytes of a blob, in order.
 pub type BlobBody = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -60,27 +64,48 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// caller can look the part up in between.
     async fn open(&self, handle: &Handle, slot: Slot) -> Result<Box<dyn PartWriter>>;
 
+    /// As [`open`](Self::open), for the slot at the end of a sequential upload: `before` is what lies before it. For stores that
+    /// cut appends otherwise than the engine does, and so build each part on the one before.
+    async fn append(&self, handle: &Handle, slot: Slot, before: Before<'_>) -> Result<Box<dyn PartWriter>> {
+        let _ = before;
+        self.open(handle, slot).await
+    }
+
+    /// Where a sequential upload is cheapest cut into parts: at multiples of this many bytes. `None`: anywhere.
+    fn step(&self, handle: &Handle) -> Option<u64> {
+        let _ = handle;
+        None
+    }
+
     /// The bytes of these parts before they are published, to be read back and inspected; `None`
     /// if the store cannot read them before [`complete`](Self::complete).
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>>;
 
-    /// Puts the bytes of `parts` of another upload, one behind the other, into a slot of this one, as one part.
+    /// Puts the bytes of `parts` of another upload, one behind the other, into the slot at the end of this one, as one part.
     ///
-    /// It is an attempt at that slot like one through [`open`](Self::open): it claims it, a newer claim or a seal supersedes it,
+    /// The other upload was begun as one to be [joined](Plan::to_be_joined).
+    /// It is an attempt at that slot like one through [`append`](Self::append): it claims it, a newer claim or a seal supersedes it,
     /// and what it put there is durable on return. Asked again it does the same again. Of the upload `from`, which may be
     /// discarded meanwhile, nothing changes, and nothing that was published does.
     ///
     /// A store that can move bytes where they lie should. What is written here lets them stream through
-    /// [`read_parts`](Self::read_parts) and [`open`](Self::open), and compares them with their checksums.
+    /// [`read_parts`](Self::read_parts) and [`append`](Self::append), and compares them with their checksums.
     ///
     /// # Errors
     /// As [`PartWriter::write`]; [`Invalid`](crate::ErrorKind::Invalid) from a store that cannot do it at all, or if both
     /// uploads are the same one.
-    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+    async fn join(
+        &self,
+        into: &Handle,
+        slot: Slot,
+        before: Before<'_>,
+        from: &Handle,
+        parts: &[Part],
+    ) -> Result<Joined> {
         if into == from {
             return Err(same_upload());
         }
-        let writer = self.open(into, slot).await?;
+        let writer = self.append(into, slot, before).await?;
         join::stream(writer, self.read_parts(from, parts).await, parts).await
     }
 
@@ -171,6 +196,40 @@ impl Slot {
     }
 }
 
+/// What lies before the slot at the end of a sequential upload. Nothing, unless said.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Before<'a> {
+    /// The receipt of the last part that is committed: it stays whatever becomes of the others.
+    pub committed: Option<&'a Receipt>,
+    /// The receipt of the last part that was finished since and may never be committed.
+    pub finished: Option<&'a Receipt>,
+}
+
+impl<'a> Before<'a> {
+    /// Behind the first part nothing, behind any other the part that is committed.
+    #[must_use]
+    pub const fn committed(receipt: Option<&'a Receipt>) -> Self {
+        Self {
+            committed: receipt,
+            finished: None,
+        }
+    }
+
+    /// And, behind that one, a part that is not committed yet.
+    #[must_use]
+    pub const fn and_finished(mut self, receipt: Option<&'a Receipt>) -> Self {
+        self.finished = receipt;
+        self
+    }
+
+    /// The receipt of the part just before the slot.
+    #[must_use]
+    pub fn last(&self) -> Option<&'a Receipt> {
+        self.finished.or(self.committed)
+    }
+}
+
 /// The answer of [`BlobStore::join`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -258,11 +317,24 @@ macro_rules! through_pointer {
             async fn open(&self, handle: &Handle, slot: Slot) -> Result<Box<dyn PartWriter>> {
                 (**self).open(handle, slot).await
             }
+            async fn append(&self, handle: &Handle, slot: Slot, before: Before<'_>) -> Result<Box<dyn PartWriter>> {
+                (**self).append(handle, slot, before).await
+            }
+            fn step(&self, handle: &Handle) -> Option<u64> {
+                (**self).step(handle)
+            }
             async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
                 (**self).read_parts(handle, parts).await
             }
-            async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
-                (**self).join(into, slot, from, parts).await
+            async fn join(
+                &self,
+                into: &Handle,
+                slot: Slot,
+                before: Before<'_>,
+                from: &Handle,
+                parts: &[Part],
+            ) -> Result<Joined> {
+                (**self).join(into, slot, before, from, parts).await
             }
             async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {
                 (**self).complete(handle, key, parts).await

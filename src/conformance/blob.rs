@@ -19,7 +19,7 @@ use futures_util::StreamExt as _;
 use super::bounded;
 use crate::{
     Crc64,
-    blob::{BlobStore, ByteRange, Completed, Joined, PartWriter, Slot},
+    blob::{Before, BlobStore, ByteRange, Completed, Joined, PartWriter, Slot},
     error::{ErrorKind, Result},
     upload::{Blob, Handle, Key, Part, Plan, Receipt, UploadId},
 };
@@ -61,6 +61,7 @@ suite![
     parts_are_written_in_parallel,
     parts_aside_are_put_in_place,
     parts_of_any_length_follow_each_other,
+    appends_follow_what_is_committed,
     nothing_makes_an_empty_blob,
     no_part_gets_longer_than_its_slot,
     a_dropped_writer_leaves_no_byte,
@@ -135,6 +136,15 @@ impl Scene {
     }
 
     async fn under(store: &Store, number: u32, chunks: u32, path: &str) -> Self {
+        Self::begun(store, number, chunks, path, false).await
+    }
+
+    /// One that is to be joined to others.
+    async fn source(store: &Store, number: u32, chunks: u32) -> Self {
+        Self::begun(store, number, chunks, &format!("videos/source-{number}.mp4"), true).await
+    }
+
+    async fn begun(store: &Store, number: u32, chunks: u32, path: &str, joined: bool) -> Self {
         let limits = store.limits();
         let chunk = limits.min_part.max(10_007).min(limits.max_part);
         let mut scene = Self {
@@ -145,7 +155,8 @@ impl Scene {
             chunk,
             chunks,
         };
-        let plan = Plan::indexed(chunks, Some(chunk), Some(scene.size()));
+        let mut plan = Plan::indexed(chunks, Some(chunk), Some(scene.size()));
+        plan.joined = joined;
         scene.handle = answered(store.begin(upload_id(number), &scene.key, &plan).await);
         scene
     }
@@ -246,7 +257,14 @@ fn frames(bytes: &Bytes) -> Vec<Vec<Bytes>> {
 }
 
 async fn write(store: &Store, handle: &Handle, slot: Slot, bytes: &Bytes) -> Part {
-    let mut writer = answered(store.open(handle, slot).await);
+    fill(answered(store.open(handle, slot).await), slot, bytes).await
+}
+
+async fn append(store: &Store, handle: &Handle, slot: Slot, before: Before<'_>, bytes: &Bytes) -> Part {
+    fill(answered(store.append(handle, slot, before).await), slot, bytes).await
+}
+
+async fn fill(mut writer: Box<dyn PartWriter>, slot: Slot, bytes: &Bytes) -> Part {
     for batch in frames(bytes) {
         answered(writer.write(batch).await);
     }

@@ -70,7 +70,7 @@ pub enum Call {
     Remove,
     /// `BlobStore::begin`.
     Begin,
-    /// `BlobStore::open`.
+    /// `BlobStore::open` and `append`.
     Open,
     /// `PartWriter::write`.
     Write,

@@ -9,7 +9,7 @@ use super::{
     Address, Appended, CONTENTION, Uploads, contended, ended_or_sealed,
     live::Spot,
     receive::{BoxError, frames},
-    writing::{Run, other_size, too_much},
+    writing::{End, Run, other_size, too_much},
 };
 use crate::{
     access::{Action, Caller},
@@ -166,13 +166,23 @@ impl Uploads {
         }
         let (before, mut tally) = (snapshot.record.version, snapshot.tally);
         let mut record = self.own_end(snapshot.record).await?;
+        let mut last = None;
         if record.version != before {
             // Only from here on can no older commit come: one may have come since the end was read.
-            let now = self.load(id, PartRange::NONE).await?;
+            let now = self.load(id, last_of(tally.parts)).await?;
             check(&now, offset)?;
+            if now.tally.parts != tally.parts {
+                return Err(contended());
+            }
             (record.plan, tally) = (now.record.plan, now.tally);
+            last = now.parts.into_iter().next_back().map(|part| part.receipt);
         }
-        let run = Run::new(self.clone(), record, (offset, tally.parts), append, turn);
+        let end = End {
+            offset,
+            parts: tally.parts,
+            last,
+        };
+        let run = Run::new(self.clone(), record, end, append, turn);
         let (end, sealed) = run.take(frames(body), room).await?;
         self.inner.live.changed(id);
         Ok(Appended {
@@ -294,6 +304,11 @@ impl Uploads {
         }
         Err(contended())
     }
+}
+
+/// The last of so many parts.
+pub(super) fn last_of(parts: u32) -> PartRange {
+    parts.checked_sub(1).map_or(PartRange::NONE, PartRange::one)
 }
 
 fn check(snapshot: &Snapshot, offset: u64) -> Result<()> {

@@ -132,7 +132,7 @@ impl Uploads {
             if let Err(verdict) = self.verify_unpublished(&record, &parts, crc64).await {
                 return self.conclude(record, tally, parts, verdict).await;
             }
-            let completed = match self.inner.blobs.complete(&record.handle, &record.key, &parts).await {
+            let completed = match self.complete(&record, &parts).await {
                 Ok(completed) => completed,
                 Err(error) => return Err(self.try_later(record, error).await),
             };
@@ -163,6 +163,17 @@ impl Uploads {
             return self.publish(record, tally, parts, blob, crc64).await;
         }
         Err(contended())
+    }
+
+    /// Makes the blob, for no longer than is given for it: a store that hangs must not hold an assembly for ever.
+    async fn complete(&self, record: &Record, parts: &[Part]) -> Result<Completed> {
+        let complete = self.inner.blobs.complete(&record.handle, &record.key, parts);
+        match tokio::time::timeout(self.inner.config.assembly_timeout, complete).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::unavailable(
+                "The blob store did not finish the blob in time; it is tried again",
+            )),
+        }
     }
 
     async fn publish(
@@ -290,7 +301,7 @@ impl Uploads {
     /// Deletes what an earlier attempt may have published, if it is ours.
     async fn withdraw(&self, record: &Record, parts: &[Part]) -> Result<()> {
         if self.inner.blobs.head(&record.key).await?.is_some()
-            && let Completed::Done(_) = self.inner.blobs.complete(&record.handle, &record.key, parts).await?
+            && let Completed::Done(_) = self.complete(record, parts).await?
         {
             self.inner.blobs.delete(&record.key).await?;
         }

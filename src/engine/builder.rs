@@ -111,6 +111,7 @@ pub(crate) struct Config {
     pub(crate) orphan_grace: Duration,
     pub(crate) sweep_every: Duration,
     pub(crate) store_timeout: Duration,
+    pub(crate) assembly_timeout: Duration,
     pub(crate) driver: bool,
 }
 
@@ -179,6 +180,7 @@ impl Default for Config {
             orphan_grace: Duration::from_secs(15 * 60),
             sweep_every: Duration::from_secs(3600),
             store_timeout: Duration::from_secs(30),
+            assembly_timeout: Duration::from_secs(3600),
             driver: true,
         }
     }
@@ -363,6 +365,14 @@ impl<A> Builder<A> {
     #[must_use]
     pub const fn metadata_timeout(mut self, time: Duration) -> Self {
         self.config.store_timeout = time;
+        self
+    }
+
+    /// How long the blob store may take to make one blob before it is given up and tried again later; an hour unless said
+    /// otherwise. Nothing is lost by it, but what is copied within that time is copied anew.
+    #[must_use]
+    pub const fn assembly_timeout(mut self, time: Duration) -> Self {
+        self.config.assembly_timeout = time;
         self
     }
 

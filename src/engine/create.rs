@@ -73,7 +73,9 @@ impl Uploads {
     ) -> Result<Stored> {
         for attempt in 0..super::CONTENTION {
             let (record, creating) = self.draft(caller, wanted, attempt > 0).await?;
-            let handle = self.inner.blobs.begin(record.id, &record.key, &record.plan).await?;
+            let mut plan = record.plan.clone();
+            plan.joined = record.is_partial();
+            let handle = self.inner.blobs.begin(record.id, &record.key, &plan).await?;
             let record = Record {
                 handle: handle.clone(),
                 ..record

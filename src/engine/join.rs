@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     CONTENTION, Upload, Uploads,
+    append::last_of,
     assemble::{backoff, combined},
     concat::{AT_ONCE, distinct, is_complete},
     contended, ended, ended_or_sealed,
@@ -18,11 +19,11 @@ use super::{
     verify::Verdict,
 };
 use crate::{
-    blob::{Joined, Slot},
+    blob::{Before, Joined, Slot},
     error::{Error, ErrorKind, Result},
     metadata::{Committed, Guard, Lookup, PartRange, PartsEdit},
     planted::{Bug, planted},
-    upload::{EventKind, Handle, Part, Record, Snapshot, State, Timestamp, UploadId, Wake},
+    upload::{EventKind, Handle, Part, Receipt, Record, Snapshot, State, Timestamp, UploadId, Wake},
 };
 
 /// When the driver first looks at an upload that waits for its partial ones.
@@ -99,6 +100,7 @@ impl Uploads {
                 list: found.record.joins().unwrap_or_default().to_vec(),
                 end: found.tally.bytes,
                 parts: found.tally.parts,
+                last: None,
                 uploads: uploads.clone(),
                 record: found.record,
                 turn,
@@ -190,6 +192,8 @@ struct Joining {
     /// End of what is committed, and how many parts that is.
     end: u64,
     parts: u32,
+    /// The receipt of the last one, if the store has a use for it.
+    last: Option<Receipt>,
     turn: Turn,
 }
 
@@ -315,6 +319,10 @@ impl Joining {
         self.renew().await?;
         let tally = self.uploads.load(self.record.id, PartRange::NONE).await?.tally;
         (self.end, self.parts) = (tally.bytes, tally.parts);
+        if !self.uploads.inner.limits.in_place {
+            let found = self.uploads.load(self.record.id, last_of(self.parts)).await?;
+            self.last = found.parts.into_iter().next_back().map(|part| part.receipt);
+        }
         Ok(())
     }
 
@@ -368,7 +376,7 @@ impl Joining {
             biased;
             () = self.turn.superseded() => return Err(superseded().into()),
             () = inner.tasks.closing() => return Err(shutting_down().into()),
-            joined = inner.blobs.join(&self.record.handle, slot, from, parts) => joined?,
+            joined = inner.blobs.join(&self.record.handle, slot, Before::committed(self.last.as_ref()), from, parts) => joined?,
         };
         match joined {
             Joined::Done(receipt) => Ok(Part::new(self.parts, len, combined(parts), receipt)),
@@ -389,6 +397,9 @@ impl Joining {
         match inner.metadata.commit(self.record.id, &guard, &parts).await {
             Ok(Committed::Done(tally)) => {
                 (self.end, self.parts) = (tally.bytes, tally.parts);
+                if let Some(last) = parts.into_iter().next_back() {
+                    self.last = Some(last.receipt);
+                }
                 inner.live.changed(self.record.id);
                 Ok(())
             }

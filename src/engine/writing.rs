@@ -14,30 +14,42 @@ use super::{
     tasks::shutting_down,
 };
 use crate::{
-    blob::Slot,
+    blob::{Before, Slot},
     error::{Error, ErrorKind, Result},
     metadata::{Committed, Guard, PartRange},
     planted::{Bug, planted},
-    upload::{Digest, Part, Record, State},
+    upload::{Digest, Part, Receipt, Record, State},
 };
 
 /// One append. Whenever it is dropped, what it received is settled.
 pub(super) struct Run(Option<Box<Writing>>);
+
+/// The end of what is committed.
+pub(super) struct End {
+    pub(super) offset: u64,
+    /// How many parts that is.
+    pub(super) parts: u32,
+    /// The receipt of the last one, if the store has a use for it.
+    pub(super) last: Option<Receipt>,
+}
 
 /// How far an append is.
 struct Writing {
     uploads: Uploads,
     record: Record,
     append: NewAppend,
-    /// End of what is committed, and how many parts that is.
+    /// End of what is committed, how many parts that is, and the last one's receipt.
     end: u64,
     parts: u32,
+    committed: Option<Receipt>,
     sealed: bool,
     /// Where the file ends, if this request brings its end and has said how far that is.
     last: Option<u64>,
     /// Durable, but not to be committed before the checksum of all is verified.
     finished: Vec<Part>,
     intake: Option<Intake>,
+    /// How long the part that is written gets.
+    part_len: u64,
     /// Of this request's bytes, by each algorithm that the client named.
     hashers: Vec<Hasher>,
     /// Of the whole file, from its first byte.
@@ -46,17 +58,9 @@ struct Writing {
 }
 
 impl Run {
-    /// An append of a record whose end was read to be `offset`, after so many parts, by a request that has the turn.
-    pub(super) fn new(
-        uploads: Uploads,
-        record: Record,
-        (offset, parts): (u64, u32),
-        append: NewAppend,
-        turn: Turn,
-    ) -> Self {
-        Self(Some(Box::new(Writing::new(
-            uploads, record, offset, parts, append, turn,
-        ))))
+    /// An append behind `end`, by a request that has the turn.
+    pub(super) fn new(uploads: Uploads, record: Record, end: End, append: NewAppend, turn: Turn) -> Self {
+        Self(Some(Box::new(Writing::new(uploads, record, end, append, turn))))
     }
 
     /// Takes the body in; answers where the upload ends now, and whether it is sealed.
@@ -174,7 +178,8 @@ enum Step {
 }
 
 impl Writing {
-    fn new(uploads: Uploads, record: Record, offset: u64, parts: u32, append: NewAppend, turn: Turn) -> Self {
+    fn new(uploads: Uploads, record: Record, end: End, append: NewAppend, turn: Turn) -> Self {
+        let End { offset, parts, last } = end;
         let algorithm = record.checksum.as_ref().map(Digest::algorithm).or(record.wanted_digest);
         let running = algorithm.and_then(|algorithm| match &record.hash {
             None if offset == 0 => Some(Hasher::new(algorithm)),
@@ -186,17 +191,19 @@ impl Writing {
             Expected::Given(digest) => vec![Hasher::new(digest.algorithm())],
             Expected::Later(algorithms, _) => algorithms.iter().copied().map(Hasher::new).collect(),
         };
-        let last = append.len.filter(|_| append.completes).map(|len| offset + len);
+        let end_of_file = append.len.filter(|_| append.completes).map(|len| offset + len);
         Self {
             uploads,
             record,
             append,
             end: offset,
             parts,
+            committed: last,
             sealed: false,
-            last,
+            last: end_of_file,
             finished: Vec::new(),
             intake: None,
+            part_len: 0,
             hashers,
             running,
             turn,
@@ -214,29 +221,44 @@ impl Writing {
 
     /// Takes in as much of `frame` as belongs to the present part; the step that is due then.
     async fn gather(&mut self, frame: &mut Bytes) -> Result<Option<Step>> {
-        let checkpoint = self.uploads.inner.config.checkpoint;
         let intake = match &mut self.intake {
             Some(intake) => intake,
             None => {
                 let number = self.next_number()?;
                 let offset = self.end + self.finished.iter().map(|part| part.len).sum::<u64>();
-                let slot = Slot::at(number, offset, checkpoint);
-                let writer = self.uploads.inner.blobs.open(&self.record.handle, slot).await?;
+                self.part_len = self.len_at(offset);
+                let slot = Slot::at(number, offset, self.part_len);
+                let before = Before::committed(self.committed.as_ref())
+                    .and_finished(self.finished.last().map(|part| &part.receipt));
+                let blobs = &self.uploads.inner.blobs;
+                let writer = blobs.append(&self.record.handle, slot, before).await?;
                 self.look_again().await?;
                 self.intake.insert(Intake::new(writer, None, true))
             }
         };
-        let left = usize::try_from(checkpoint - intake.len()).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.part_len - intake.len()).unwrap_or(usize::MAX);
         let piece = frame.split_to(left.min(frame.len()));
         for hasher in self.hashers.iter_mut().chain(&mut self.running) {
             hasher.update(&piece);
         }
         let flush = intake.gather(&self.uploads.inner, piece);
-        Ok(if intake.len() >= checkpoint {
+        Ok(if intake.len() >= self.part_len {
             Some(Step::Checkpoint)
         } else {
             flush.then_some(Step::Flush)
         })
+    }
+
+    /// How long a part at `offset` gets: a checkpoint, cut where the store likes it.
+    fn len_at(&self, offset: u64) -> u64 {
+        let checkpoint = self.uploads.inner.config.checkpoint;
+        match self.uploads.inner.blobs.step(&self.record.handle) {
+            Some(step) if step > 0 => {
+                let within = offset.saturating_add(checkpoint) / step * step;
+                within.max((offset / step + 1).saturating_mul(step)) - offset
+            }
+            _ => checkpoint,
+        }
     }
 
     /// On a store that many processes share another one may have taken over, and have committed in the slot that was just
@@ -347,6 +369,9 @@ impl Writing {
         match inner.metadata.commit(self.record.id, &guard, &parts).await {
             Ok(Committed::Done(tally)) => {
                 (self.end, self.parts) = (tally.bytes, tally.parts);
+                if let Some(last) = parts.into_iter().next_back() {
+                    self.committed = Some(last.receipt);
+                }
                 self.sealed |= seals;
                 if seals && step == Step::Cut {
                     // Nobody is there any more who would ask for it.

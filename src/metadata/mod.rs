@@ -17,9 +17,13 @@ use crate::{
 };
 
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redb")]
 mod redb;
 
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresMetadata, PostgresOptions};
 #[cfg(feature = "redb")]
 pub use self::redb::{Durability, RedbMetadata, RedbOptions};
 pub use memory::MemoryMetadata;

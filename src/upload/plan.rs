@@ -25,6 +25,9 @@ pub struct Plan {
     pub chunk_size: Option<u64>,
     /// Number of chunks, at least 1. Indexed uploads only.
     pub chunks: Option<u32>,
+    /// Its bytes are to be joined to those of other uploads. Not stored: the record says it too.
+    #[serde(skip)]
+    pub joined: bool,
 }
 
 impl Plan {
@@ -36,6 +39,7 @@ impl Plan {
             size,
             chunk_size: None,
             chunks: None,
+            joined: false,
         }
     }
 
@@ -47,7 +51,15 @@ impl Plan {
             size,
             chunk_size,
             chunks: Some(chunks),
+            joined: false,
         }
+    }
+
+    /// This plan, of an upload that is to be joined with others: its parts must be readable before they are published.
+    #[must_use]
+    pub const fn to_be_joined(mut self) -> Self {
+        self.joined = true;
+        self
     }
 
     /// Whether `number` is the last chunk.

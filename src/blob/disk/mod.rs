@@ -36,7 +36,7 @@ use async_trait::async_trait;
 
 use self::{real::RealFs, store::Disk};
 use crate::{
-    blob::{BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
+    blob::{Before, BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
     error::Result,
     upload::{Blob, Handle, Key, Part, Plan, UploadId},
 };
@@ -87,8 +87,15 @@ impl BlobStore for DiskBlobs {
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
         self.disk.read_parts(handle, parts).await
     }
-    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
-        self.disk.join(into, slot, from, parts).await
+    async fn join(
+        &self,
+        into: &Handle,
+        slot: Slot,
+        before: Before<'_>,
+        from: &Handle,
+        parts: &[Part],
+    ) -> Result<Joined> {
+        self.disk.join(into, slot, before, from, parts).await
     }
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {
         self.disk.complete(handle, key, parts).await

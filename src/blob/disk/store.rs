@@ -22,7 +22,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    blob::{BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
+    blob::{Before, BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
     error::Result,
     planted::{Bug, planted},
     upload::{Blob, Handle, Key, Part, Plan, Timestamp, UploadId},
@@ -231,7 +231,7 @@ impl<F: Fs> BlobStore for Disk<F> {
         Arc::clone(&self.shared).read_parts(id, parts).map(Some)
     }
 
-    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+    async fn join(&self, into: &Handle, slot: Slot, _: Before<'_>, from: &Handle, parts: &[Part]) -> Result<Joined> {
         let (id, from) = (parse_handle(into)?, parse_handle(from)?);
         self.shared.join(id, slot, from, parts).await
     }

@@ -25,9 +25,13 @@ async fn survives<S: BlobStore>(open: impl AsyncFn() -> S) {
     answered(store.discard(&discarded.handle).await);
     let joint = answered(store.begin(upload_id(4), &key("joined"), &Plan::sequential(None)).await);
     let joined = Slot::at(0, 0, of_published.iter().map(|part| part.len).sum());
-    let source = Scene::new(&store, 5, 3).await;
+    let source = Scene::source(&store, 5, 3).await;
     let of_source = source.send_all().await;
-    let joined = match answered(store.join(&joint, joined, &source.handle, &of_source).await) {
+    let joined = match answered(
+        store
+            .join(&joint, joined, Before::default(), &source.handle, &of_source)
+            .await,
+    ) {
         Joined::Done(receipt) => part(0, &source.whole(), receipt),
         lost @ Joined::PartsLost(_) => panic!("Parts that are there must be joined, got {lost:?}"),
     };

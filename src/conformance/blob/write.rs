@@ -88,7 +88,8 @@ pub async fn parts_of_any_length_follow_each_other(store: Store) {
     for (number, len) in (0..).zip(lens) {
         let bytes = content(u64::from(number) + 1, len);
         let slot = Slot::at(number, whole.len() as u64, len.max(limits.min_part.max(100_000)));
-        parts.push(write(&store, &handle, slot, &bytes).await);
+        let part = append(&store, &handle, slot, behind(&parts), &bytes).await;
+        parts.push(part);
         whole.extend_from_slice(&bytes);
     }
     let done = answered(store.complete(&handle, &key, &parts).await);
@@ -104,6 +105,59 @@ pub async fn parts_of_any_length_follow_each_other(store: Store) {
     );
 }
 
+fn behind(parts: &[Part]) -> Before<'_> {
+    Before::committed(parts.last().map(|part| &part.receipt))
+}
+
+/// Appends that were finished and never committed leave no trace, however many followed each other, and what is committed
+/// goes on from what was before them.
+pub async fn appends_follow_what_is_committed(store: Store) {
+    let limits = store.limits();
+    let unit = limits.min_part.max(1000);
+    let key = key("appended-again.bin");
+    let handle = answered(store.begin(upload_id(1), &key, &Plan::sequential(None)).await);
+    let (mut parts, mut whole): (Vec<Part>, Vec<u8>) = (Vec::new(), Vec::new());
+    for round in 0..40_u32 {
+        // Some are longer than whatever the store cuts appends to.
+        let len = unit + u64::from(round % 7) * (unit / 3) + if round % 11 == 10 { unit * 40 } else { 0 };
+        let slot = |parts: &[Part], at: u64, len: u64| {
+            let number = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+            Slot::at(number, at, len)
+        };
+        let mut finished: Vec<Part> = parts.clone();
+        let mut at = whole.len() as u64;
+        for abandoned in 0..round % 4 {
+            let bytes = content(
+                u64::from(round * 10 + abandoned) + 5000,
+                len + unit * u64::from(abandoned) * 9,
+            );
+            let uncommitted = (abandoned > 0).then(|| finished.last().map(|part| &part.receipt));
+            let before = behind(&parts).and_finished(uncommitted.flatten());
+            let slot = slot(&finished, at, bytes.len() as u64);
+            let part = append(&store, &handle, slot, before, &bytes).await;
+            at += part.len;
+            finished.push(part);
+        }
+        let bytes = content(u64::from(round) + 1, len);
+        let slot = slot(&parts, whole.len() as u64, len);
+        drop(answered(store.append(&handle, slot, behind(&parts)).await));
+        let part = append(&store, &handle, slot, behind(&parts), &bytes).await;
+        parts.push(part);
+        whole.extend_from_slice(&bytes);
+    }
+    let done = answered(store.complete(&handle, &key, &parts).await);
+    assert!(
+        matches!(&done, Completed::Done(blob) if blob.size == whole.len() as u64),
+        "Appends after ones that were never committed must make a blob, got {done:?}"
+    );
+    let bytes = bytes_of(&store, &key).await;
+    assert!(
+        bytes == whole,
+        "Appends that were never committed must leave no trace, {}",
+        differ(&bytes, &whole)
+    );
+}
+
 /// A file of no byte: no part, or one of no byte.
 pub async fn nothing_makes_an_empty_blob(store: Store) {
     for number in 0..2 {
@@ -111,7 +165,7 @@ pub async fn nothing_makes_an_empty_blob(store: Store) {
         let handle = answered(store.begin(upload_id(number), &key, &Plan::sequential(Some(0))).await);
         let mut parts = Vec::new();
         if number == 1 {
-            parts.push(write(&store, &handle, Slot::at(0, 0, 10), &Bytes::new()).await);
+            parts.push(append(&store, &handle, Slot::at(0, 0, 10), Before::default(), &Bytes::new()).await);
         }
         let done = answered(store.complete(&handle, &key, &parts).await);
         assert!(

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{all_are_caught, caught};
 use crate::{
-    blob::{BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, MemoryBlobs, PartWriter, Slot},
+    blob::{Before, BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, MemoryBlobs, PartWriter, Slot},
     conformance,
     error::{Error, ErrorKind, Result},
     upload::{Blob, Handle, Key, Part, Plan, Receipt, UploadId},
@@ -176,20 +176,27 @@ impl BlobStore for Broken {
         self.inner.read_parts(handle, parts).await
     }
 
-    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+    async fn join(
+        &self,
+        into: &Handle,
+        slot: Slot,
+        before: Before<'_>,
+        from: &Handle,
+        parts: &[Part],
+    ) -> Result<Joined> {
         let mut parts = parts.to_vec();
         match self.bug {
             Bug::JoinInReverse => parts.reverse(),
             Bug::JoinLeavesOutTheLast if parts.len() > 1 => drop(parts.pop()),
             Bug::JoinLeavesOutWhatIsLost => {
-                while let Joined::PartsLost(lost) = self.inner.join(into, slot, from, &parts).await? {
+                while let Joined::PartsLost(lost) = self.inner.join(into, slot, before, from, &parts).await? {
                     parts.retain(|part| !lost.contains(&part.number));
                 }
             }
             Bug::JoinToItself if into == from => return Ok(Joined::PartsLost(Vec::new())),
             _ => {}
         }
-        let joined = self.inner.join(into, slot, from, &parts).await;
+        let joined = self.inner.join(into, slot, before, from, &parts).await;
         if self.bug == Bug::JoinDiscardsItsSource {
             self.inner.discard(from).await?;
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{Call, Fault, Faults, injected, suffer, suffer_at_once};
 use crate::{
-    blob::{BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
+    blob::{Before, BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot},
     error::Result,
     upload::{Blob, Handle, Key, Part, Plan, Receipt, UploadId},
 };
@@ -50,19 +50,42 @@ impl<B: BlobStore> BlobStore for FaultyBlobs<B> {
         let (inner, handle) = (self.inner.clone(), handle.clone());
         let call = async move { inner.open(&handle, slot).await };
         let writer = suffer(self.faults.next(Call::Open), call).await?;
-        Ok(Box::new(FaultyWriter {
-            faults: self.faults.clone(),
-            inner: Some(writer),
-        }))
+        Ok(FaultyWriter::over(writer, &self.faults))
+    }
+
+    async fn append(&self, handle: &Handle, slot: Slot, before: Before<'_>) -> Result<Box<dyn PartWriter>> {
+        let (inner, handle) = (self.inner.clone(), handle.clone());
+        let (committed, finished) = (before.committed.cloned(), before.finished.cloned());
+        let call = async move {
+            let before = Before::committed(committed.as_ref()).and_finished(finished.as_ref());
+            inner.append(&handle, slot, before).await
+        };
+        let writer = suffer(self.faults.next(Call::Open), call).await?;
+        Ok(FaultyWriter::over(writer, &self.faults))
+    }
+
+    fn step(&self, handle: &Handle) -> Option<u64> {
+        self.inner.step(handle)
     }
 
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
         suffer_at_once(self.faults.next(Call::ReadParts), self.inner.read_parts(handle, parts)).await
     }
 
-    async fn join(&self, into: &Handle, slot: Slot, from: &Handle, parts: &[Part]) -> Result<Joined> {
+    async fn join(
+        &self,
+        into: &Handle,
+        slot: Slot,
+        before: Before<'_>,
+        from: &Handle,
+        parts: &[Part],
+    ) -> Result<Joined> {
         let (inner, into, from, parts) = (self.inner.clone(), into.clone(), from.clone(), parts.to_vec());
-        let call = async move { inner.join(&into, slot, &from, &parts).await };
+        let (committed, finished) = (before.committed.cloned(), before.finished.cloned());
+        let call = async move {
+            let before = Before::committed(committed.as_ref()).and_finished(finished.as_ref());
+            inner.join(&into, slot, before, &from, &parts).await
+        };
         suffer(self.faults.next(Call::Join), call).await
     }
 
@@ -101,6 +124,15 @@ struct FaultyWriter {
     faults: Arc<dyn Faults>,
     /// Gone after an error, or once a late write has it.
     inner: Option<Box<dyn PartWriter>>,
+}
+
+impl FaultyWriter {
+    fn over(inner: Box<dyn PartWriter>, faults: &Arc<dyn Faults>) -> Box<dyn PartWriter> {
+        Box::new(Self {
+            faults: faults.clone(),
+            inner: Some(inner),
+        })
+    }
 }
 
 impl fmt::Debug for FaultyWriter {

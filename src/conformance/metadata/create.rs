@@ -13,7 +13,8 @@ pub async fn a_new_upload_is_as_it_was_given(store: Store) {
     new.intent = Some(Intent::Abort);
     new.metadata.insert("naïve \"key\"".into(), "välue\n\u{1F3AC}".into());
     new.plan = Plan::indexed(3, Some(5 << 20), Some(11 << 20));
-    new.epoch = 4;
+    // Drawn from all 64 bits.
+    new.epoch = u64::MAX - 4;
     new.checksum = Some(Digest::crc64(u64::MAX - 1));
     new.hash = Some(HashState::new(17, vec![0, 255, 10]));
     new.expire_after = Some(Duration::from_secs(3600));

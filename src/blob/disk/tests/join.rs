@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::*;
+use crate::blob::Before;
 use crate::{
     blob::{
         Joined,
@@ -93,7 +94,10 @@ async fn go_on(fs: SimFs, log: Log) -> Result<()> {
             let mut abandoned = store.open(&joint, slot(number)).await?;
             abandoned.write(vec![pattern(9, 700)]).await?;
             let parts: Vec<Part> = list.iter().map(|at| told().parts[*at].clone()).collect();
-            match store.join(&joint, slot(number), &source, &parts).await? {
+            match store
+                .join(&joint, slot(number), Before::default(), &source, &parts)
+                .await?
+            {
                 Joined::Done(receipt) => {
                     let part = Part::new(number as u32, made_of(number).len() as u64, 0, receipt);
                     log.lock().unwrap().joined.push(part);
@@ -259,7 +263,7 @@ async fn a_copy_that_still_runs_is_waited_for_by_a_newer_claim() {
     fs.set_hook(|op| (op.kind == OpKind::Copy).then_some(Fault::Pause(Duration::from_secs(9))));
     let to = Slot::at(0, 0, 1500);
     let parts = [part];
-    let late = store.join(&joint, to, &source, &parts);
+    let late = store.join(&joint, to, Before::default(), &source, &parts);
     assert!(tokio::time::timeout(Duration::from_secs(1), late).await.is_err());
     let began = tokio::time::Instant::now();
     let newer = put(&store, &joint, to, &pattern(7, 1500)).await.unwrap();
@@ -270,7 +274,9 @@ async fn a_copy_that_still_runs_is_waited_for_by_a_newer_claim() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     done(store.complete(&joint, &key("j"), &[newer]).await.unwrap());
     assert_eq!(read_all(&store, &key("j")).await.unwrap(), pattern(7, 1500));
-    let sealed = store.join(&joint, Slot::at(1, 1500, 1500), &source, &parts).await;
+    let sealed = store
+        .join(&joint, Slot::at(1, 1500, 1500), Before::default(), &source, &parts)
+        .await;
     assert_eq!(sealed.unwrap_err().kind(), ErrorKind::Superseded);
     for handle in [joint, source] {
         store.discard(&handle).await.unwrap();
@@ -296,7 +302,11 @@ async fn bytes_are_joined_by_the_machines_file_system() {
         let len = parts.iter().map(|part| part.len).sum();
         let at: u64 = joined.iter().map(|part: &Part| part.len).sum();
         let slot = Slot::at(number as u32, at, len);
-        match store.join(&joint, slot, &source, parts).await.unwrap() {
+        match store
+            .join(&joint, slot, Before::default(), &source, parts)
+            .await
+            .unwrap()
+        {
             Joined::Done(receipt) => joined.push(Part::new(slot.number, len, 0, receipt)),
             lost @ Joined::PartsLost(_) => panic!("{lost:?}"),
         }

@@ -1,0 +1,415 @@
+//! Making one object of the parts, and finding out whether that was done.
+//!
+//! The answer to a request that completes an upload may be lost, may come inside of a success, and differs between servers
+//! when it is asked again. So the object itself is asked: that there is one proves nothing, its entity tag does where it
+//! is made of those of the parts, else its bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use md5::{Digest as _, Md5};
+use object_store::{ObjectMeta, path::Path};
+
+use super::{
+    Shared,
+    backend::{Trouble, Why},
+    claims::{Published, Sealed},
+    pieces::NotRead,
+    place::{Cut, Native, Piece, Place, Put, Stored},
+    publish::AT_ONCE,
+};
+use crate::{
+    blob::Completed,
+    engine::Crc64,
+    error::{Error, Result},
+    planted::{Bug, planted},
+    upload::{Blob, Handle, Key, Part},
+};
+
+/// A pause before it is believed that neither an upload nor its object is there.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// What shall become one object.
+pub(super) struct Order<'a> {
+    pub(super) place: &'a Place,
+    pub(super) path: Path,
+    pub(super) parts: &'a [Part],
+    pub(super) sealed: &'a Sealed,
+}
+
+impl Order<'_> {
+    fn size(&self) -> u64 {
+        self.parts.iter().map(|part| part.len).sum()
+    }
+
+    /// Names these parts and no others.
+    fn fingerprint(&self) -> u64 {
+        let mut crc64 = Crc64::new();
+        for part in self.parts {
+            crc64.update(&part.number.to_be_bytes());
+            crc64.update(&part.len.to_be_bytes());
+            crc64.update(part.receipt.as_str().as_bytes());
+        }
+        crc64.value()
+    }
+
+    /// The parts whose receipts `is` holds for.
+    fn numbers(&self, is: impl Fn(&Stored) -> bool) -> Vec<u32> {
+        let parts = self.parts.iter();
+        parts
+            .filter(|part| Stored::of(part).is_none_or(|stored| is(&stored)))
+            .map(|part| part.number)
+            .collect()
+    }
+}
+
+/// How the making of an object ended.
+pub(super) enum Made {
+    /// It is there; its entity tag, if the backend told one.
+    Done(Option<String>),
+    /// These parts are not there as recorded.
+    Lost(Vec<u32>),
+    /// Something is there, by somebody else perhaps.
+    Occupied,
+    /// The backend knows the multipart upload no more.
+    Dropped,
+}
+
+impl Shared {
+    pub(super) async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {
+        let place = Place::parse(handle)?;
+        let entry = self.registry.entry(&place.dir);
+        let _turn = self.registry.key(key).await;
+        let sealed = entry.seal().await;
+        let order = Order {
+            place: &place,
+            path: self.paths.blob(key)?,
+            parts,
+            sealed: &sealed,
+        };
+        let completed = self.complete_sealed(&order, key).await;
+        if let Ok(Completed::Done(blob)) = &completed {
+            sealed.set_published(Published {
+                key: key.clone(),
+                parts: order.fingerprint(),
+                blob: blob.clone(),
+            });
+            self.registry.keep(&place.dir, &entry);
+        }
+        sealed.unseal();
+        completed
+    }
+
+    async fn complete_sealed(&self, order: &Order<'_>, key: &Key) -> Result<Completed> {
+        if let Some(found) = self.backend.head(&order.path).await? {
+            let published = order.sealed.entry.published();
+            let known = published.filter(|published| published.key == *key && published.parts == order.fingerprint());
+            return match known {
+                Some(known) if known.blob == blob(&found) => Ok(Completed::Done(known.blob)),
+                _ => self.examine(order, &found, None).await,
+            };
+        }
+        let lost = order.numbers(|_| false);
+        if !lost.is_empty() {
+            return Ok(Completed::PartsLost(lost));
+        }
+        let made = self.make(order).await?;
+        match made {
+            Made::Done(Some(tag)) => Ok(Completed::Done(Blob::new(order.size(), Some(tag)))),
+            Made::Done(None) | Made::Occupied => match self.backend.head(&order.path).await? {
+                Some(found) => self.examine(order, &found, None).await,
+                None => Err(Error::unavailable(
+                    "The blob was published, and is not there; try again",
+                )),
+            },
+            Made::Lost(lost) => Ok(Completed::PartsLost(lost)),
+            Made::Dropped => Ok(Completed::PartsLost(order.numbers(|stored| !stored.puts.is_empty()))),
+        }
+    }
+
+    async fn make(&self, order: &Order<'_>) -> Result<Made> {
+        if order.size() == 0 {
+            return self.publish_small(order, &[]).await;
+        }
+        let Some(native) = order.place.native.as_ref().filter(|_| !order.sealed.entry.is_dropped()) else {
+            return self.make_staged(order).await;
+        };
+        if native.path == order.path.as_ref() {
+            match self.make_native(order, native).await? {
+                Made::Dropped => {}
+                made => return Ok(made),
+            }
+        } else {
+            // It becomes an object under its own key or none. What is sent again is staged then, by every process.
+            self.backend.abort(native).await?;
+        }
+        order.sealed.entry.set_dropped();
+        self.make_staged(order).await
+    }
+
+    /// Of staged objects alone.
+    async fn make_staged(&self, order: &Order<'_>) -> Result<Made> {
+        let parts = order.numbers(|stored| !stored.puts.is_empty());
+        if !parts.is_empty() {
+            return Ok(Made::Lost(parts));
+        }
+        self.publish_pieces(order, &pieces_of(order)).await
+    }
+
+    /// Within the multipart upload that the parts went to.
+    async fn make_native(&self, order: &Order<'_>, native: &Native) -> Result<Made> {
+        let stored: Vec<Stored> = order.parts.iter().filter_map(Stored::of).collect();
+        let puts = match native.cut {
+            Cut::Steps { .. } => self.steps(order, native, &stored).await?,
+            Cut::Chunks(_) if self.are_parts(order.parts) => self.chunks(order, native, &stored).await?,
+            Cut::Chunks(_) if stored.iter().all(|stored| stored.puts.is_empty()) => {
+                self.recut(order, native, &pieces_of(order)).await?
+            }
+            Cut::Chunks(_) => Err(Made::Lost(order.numbers(|stored| !stored.puts.is_empty()))),
+        };
+        match puts {
+            Ok(puts) => self.finish(order, native, &puts).await,
+            Err(made) => Ok(made),
+        }
+    }
+
+    /// Whether the chunks, as long as they are, can be the parts.
+    fn are_parts(&self, parts: &[Part]) -> bool {
+        let parts: Vec<&Part> = parts.iter().filter(|part| part.len > 0).collect();
+        let Some((last, before)) = parts.split_last() else {
+            return true;
+        };
+        let chunk = before.first().map_or(last.len, |first| first.len);
+        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+        let in_order = (0..).zip(&parts).all(|(at, part)| part.number == at);
+        let equal = before.iter().all(|part| part.len == chunk) && last.len <= chunk;
+        in_order && equal && self.options.parts.fit(chunk, count)
+    }
+
+    /// Each chunk is a part; those that were kept aside are put in their places.
+    async fn chunks(&self, order: &Order<'_>, native: &Native, stored: &[Stored]) -> Result<Result<Vec<Put>, Made>> {
+        let mut stored = stored.to_vec();
+        stored.retain(|stored| stored.len > 0);
+        let puts = stream::iter(stored).map(async |stored: Stored| {
+            let aside = match stored.puts.as_slice() {
+                [put] if put.index == stored.number => return Ok(put.clone()),
+                _ => &stored.pieces,
+            };
+            let _reserved = self.memory.reserve(stored.len).await.map_err(Stop::Failed)?;
+            let frames = self.read_pieces(order.place, aside).await;
+            let frames = frames.map_err(|not| Stop::reading(not, |_| vec![stored.number]))?;
+            self.put_again(native, stored.number, &frames).await
+        });
+        collected(puts.buffered(AT_ONCE).try_collect().await)
+    }
+
+    /// What ended at steps, and the rest behind the last one.
+    async fn steps(&self, order: &Order<'_>, native: &Native, stored: &[Stored]) -> Result<Result<Vec<Put>, Made>> {
+        let mut puts: Vec<Put> = stored.iter().flat_map(|stored| stored.puts.clone()).collect();
+        let count = u32::try_from(puts.len()).unwrap_or(u32::MAX);
+        if (0..).zip(&puts).any(|(at, put)| put.index != at) {
+            return Err(Error::internal("The parts of the upload do not follow each other"));
+        }
+        let rest = stored.last().map_or(&[][..], |last| &last.pieces);
+        if rest.is_empty() {
+            return Ok(Ok(puts));
+        }
+        let last = || order.parts.last().map(|part| part.number).into_iter().collect();
+        let tail = async {
+            let _reserved = self
+                .memory
+                .reserve(super::place::total(rest))
+                .await
+                .map_err(Stop::Failed)?;
+            let frames = self.read_pieces(order.place, rest).await;
+            let frames = frames.map_err(|not| Stop::reading(not, |_| last()))?;
+            self.put_again(native, count, &frames).await
+        };
+        Ok(match collected(tail.await)? {
+            Ok(tail) => {
+                puts.push(tail);
+                Ok(puts)
+            }
+            Err(made) => Err(made),
+        })
+    }
+
+    pub(super) async fn put_again(&self, native: &Native, index: u32, frames: &[Bytes]) -> Result<Put, Stop> {
+        let put = self.backend.put_part(native, index, frames).await;
+        self.counters.sent(frames.iter().map(|frame| frame.len() as u64).sum());
+        put.map_err(|trouble| match trouble.why {
+            Why::NotThere => Stop::Made(Made::Dropped),
+            _ => Stop::Failed(trouble.into()),
+        })
+    }
+
+    /// Asks the backend to make the object, and, if its answer leaves that open, the object itself.
+    async fn finish(&self, order: &Order<'_>, native: &Native, puts: &[Put]) -> Result<Made> {
+        let trouble = match self.backend.complete(native, puts).await {
+            Ok(tag) => return Ok(Made::Done(tag.map(|tag| bare(&tag)))),
+            Err(trouble) => trouble,
+        };
+        let found = match self.backend.head(&order.path).await? {
+            None if trouble.why == Why::NotThere => {
+                tokio::time::sleep(SECOND_LOOK).await;
+                self.backend.head(&order.path).await?
+            }
+            found => found,
+        };
+        if let Some(found) = found {
+            return match self.examine(order, &found, Some(puts)).await? {
+                Completed::Done(blob) => Ok(Made::Done(blob.etag)),
+                _ => Ok(Made::Occupied),
+            };
+        }
+        match trouble.why {
+            Why::NotThere => Ok(Made::Dropped),
+            Why::OtherPart => self.lost(order, native, puts, trouble).await,
+            _ => Err(trouble.into()),
+        }
+    }
+
+    /// Which parts are not those that the receipts speak of: as the backend lists them, or all, if it cannot be asked.
+    async fn lost(&self, order: &Order<'_>, native: &Native, puts: &[Put], trouble: Trouble) -> Result<Made> {
+        let there = match &self.backend.lister {
+            Some(lister) => lister.parts(native).await?,
+            None => None,
+        };
+        let is_lost = |put: &Put| match &there {
+            Some(there) => !there
+                .iter()
+                .any(|(index, tag)| *index == put.index && *tag == bare(&put.id)),
+            None => true,
+        };
+        let lost = order.numbers(|stored| stored.puts.iter().any(is_lost));
+        tracing::warn!(
+            ?lost,
+            parts = puts.len(),
+            "the object store has other parts than those recorded"
+        );
+        // What was put just now by this very call, and written over, is put again the next time.
+        if lost.is_empty() {
+            Err(trouble.into())
+        } else {
+            Ok(Made::Lost(lost))
+        }
+    }
+
+    /// Whether what was found under the key is exactly these parts.
+    async fn examine(&self, order: &Order<'_>, found: &ObjectMeta, puts: Option<&[Put]>) -> Result<Completed> {
+        let done = Completed::Done(blob(found));
+        if planted(Bug::CompleteTrustsKey) {
+            return Ok(done);
+        }
+        if found.size != order.size() {
+            return Ok(Completed::KeyTaken);
+        }
+        let tag = found.e_tag.as_deref().map(bare);
+        let puts = match puts {
+            Some(puts) => puts.to_vec(),
+            None => order
+                .parts
+                .iter()
+                .filter_map(Stored::of)
+                .flat_map(|stored| stored.puts)
+                .collect(),
+        };
+        if tag.is_some() && tag == composite(&puts) {
+            return Ok(done);
+        }
+        Ok(if self.has_bytes(&order.path, order.parts).await? {
+            done
+        } else {
+            Completed::KeyTaken
+        })
+    }
+
+    /// Whether the object's bytes have the parts' checksums. Reads all of it, which is needed only after an answer was lost.
+    async fn has_bytes(&self, path: &Path, parts: &[Part]) -> Result<bool> {
+        let mut body = self.backend.get(path, None).await?.into_stream();
+        let mut rest = Bytes::new();
+        for part in parts {
+            let (mut left, mut crc64) = (part.len, Crc64::new());
+            while left > 0 {
+                if rest.is_empty() {
+                    let next = tokio::time::timeout(self.options.request_timeout, body.next()).await;
+                    match next {
+                        Ok(Some(Ok(bytes))) => rest = bytes,
+                        Ok(None) => return Ok(false),
+                        Ok(Some(Err(_))) | Err(_) => {
+                            return Err(Error::unavailable("The blob could not be read back; try again"));
+                        }
+                    }
+                    continue;
+                }
+                let piece = rest.split_to(usize::try_from(left).unwrap_or(usize::MAX).min(rest.len()));
+                left -= piece.len() as u64;
+                crc64.update(&piece);
+            }
+            if crc64.value() != part.crc64 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Why the way to the parts ended early.
+pub(super) enum Stop {
+    Made(Made),
+    Failed(Error),
+}
+
+impl Stop {
+    pub(super) fn reading(not: NotRead, numbers: impl FnOnce(usize) -> Vec<u32>) -> Self {
+        match not {
+            NotRead::Lost(at) => Self::Made(Made::Lost(numbers(at))),
+            NotRead::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+pub(super) fn collected<T>(result: Result<T, Stop>) -> Result<Result<T, Made>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(Stop::Made(made)) => Ok(Err(made)),
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+/// All staged objects of an upload whose parts are kept as they came.
+fn pieces_of(order: &Order<'_>) -> Vec<Piece> {
+    let pieces = order.parts.iter().filter_map(Stored::of);
+    pieces.flat_map(|stored| stored.pieces).collect()
+}
+
+pub(super) fn blob(found: &ObjectMeta) -> Blob {
+    Blob::new(found.size, found.e_tag.as_deref().map(bare))
+}
+
+/// An entity tag without its quotes, which servers put in some answers and not in others.
+pub(super) fn bare(tag: &str) -> String {
+    tag.trim_matches('"').to_owned()
+}
+
+/// The entity tag of an object that was made of these parts, where theirs are the MD5 of their bytes: the MD5 of all of them, and
+/// how many there are.
+fn composite(puts: &[Put]) -> Option<String> {
+    if puts.is_empty() {
+        return None;
+    }
+    let mut all = Md5::new();
+    for put in puts {
+        let tag = bare(&put.id);
+        if tag.len() != 32 {
+            return None;
+        }
+        for at in (0..32).step_by(2) {
+            let byte = tag.get(at..at + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok())?;
+            all.update([byte]);
+        }
+    }
+    let hex: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{hex}-{}", puts.len()))
+}

@@ -1,0 +1,299 @@
+//! [`ObjectBlobs`]: blobs as objects, in S3, R2, Google Cloud Storage, Azure or any other store of the `object_store` crate.
+//!
+//! Where the store has multipart uploads, an upload is one from its beginning: what clients send becomes its parts, and the
+//! blob is made of them where they lie. Chunks that cannot be parts (too small, or of unknown place) and the end of an append that
+//! is shorter than a part are objects of their own until then.
+//!
+//! ```text
+//! <prefix>/<key>                              a published blob
+//! <prefix>/.uploads/<id>.<nonce>/begin        that an upload was begun: its handle
+//! <prefix>/.uploads/<id>.<nonce>/<name>       bytes that are not a part yet; each name is written once
+//! <prefix>/.uploads/clock                     tells what the backend's clock says
+//! ```
+//!
+//! Several processes may share a bucket. What one of them put too late is told by its receipt: the backend checks the entity tag of
+//! every part when the object is made.
+
+mod backend;
+mod claims;
+mod complete;
+mod memory;
+mod options;
+mod orphans;
+mod pieces;
+mod place;
+mod publish;
+mod sweep;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+mod url;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
+use object_store::{GetRange, ObjectStore, multipart::MultipartStore};
+
+use self::{
+    backend::{Backend, Why},
+    claims::Registry,
+    memory::Memory,
+    place::{Cut, Paths, Place, Stored},
+    writer::{ChunkWriter, StepWriter},
+};
+use crate::{
+    blob::{Before, BlobBody, BlobStore, ByteRange, Completed, Limits, PartWriter, Slot},
+    error::{Error, ErrorKind, Result},
+    upload::{Blob, Handle, Key, Part, Plan, UploadId},
+};
+
+pub use options::{ObjectOptions, PartBounds};
+
+/// Blobs as objects, in S3, R2, Google Cloud Storage, Azure or any other store of the `object_store` crate.
+///
+/// ```no_run
+/// # #[cfg(feature = "aws")]
+/// # fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_upload::blob::ObjectBlobs;
+///
+/// // Credentials, region and endpoint come from the environment, as `AWS_ACCESS_KEY_ID` and others.
+/// let blobs = ObjectBlobs::from_url("s3://my-bucket/media")?;
+/// # Ok(()) }
+/// ```
+///
+/// What was acknowledged is as durable as the store makes it. A rule of the bucket that ends unfinished multipart uploads after
+/// some days (longer than uploads may lie idle) is a good thing to have in any case.
+#[derive(Clone)]
+pub struct ObjectBlobs {
+    shared: Arc<Shared>,
+}
+
+/// What all clones share.
+struct Shared {
+    backend: Backend,
+    options: ObjectOptions,
+    paths: Paths,
+    memory: Memory,
+    registry: Registry,
+    /// Handles as their marks say, by directory: so that a sweep need not read them again.
+    begun: Mutex<HashMap<String, sweep::Begun>>,
+    /// Begins the names of this process.
+    nonce: u64,
+    names: AtomicU64,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    sent: AtomicU64,
+}
+
+impl Counters {
+    fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// A name that no other attempt has, in any process.
+    fn name(&self) -> String {
+        format!("{:016x}{:x}", self.nonce, self.names.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl ObjectBlobs {
+    /// On any store, with the default [options](ObjectOptions): see [`ObjectOptions::staged`].
+    ///
+    /// # Errors
+    /// None with these options.
+    pub fn new(store: Arc<dyn ObjectStore>) -> Result<Self> {
+        ObjectOptions::default().staged(store)
+    }
+
+    /// On a store with multipart uploads, with the default options: see [`ObjectOptions::native`].
+    ///
+    /// # Errors
+    /// None with these options.
+    pub fn native<T: ObjectStore + MultipartStore>(store: T) -> Result<Self> {
+        ObjectOptions::default().native(store)
+    }
+
+    fn over(backend: Backend, options: ObjectOptions) -> Result<Self> {
+        options.check()?;
+        let paths = Paths::new(&options.prefix, options.staging.as_deref())?;
+        let shared = Shared {
+            memory: Memory::new(options.memory, options.temporary_files.clone()),
+            nonce: getrandom::u64().map_err(|error| Error::internal("No random bytes").with_source(error))?,
+            backend,
+            options,
+            paths,
+            registry: Registry::default(),
+            begun: Mutex::default(),
+            names: AtomicU64::new(0),
+            counters: Counters::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// How many bytes of uploads were sent to the store since this was made, each as often as it was sent.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.shared.counters.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for ObjectBlobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectBlobs")
+            .field("backend", &self.shared.backend)
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl BlobStore for ObjectBlobs {
+    fn limits(&self) -> Limits {
+        let options = &self.shared.options;
+        Limits {
+            in_place: false,
+            // What is smaller than the backend's parts is staged, and as many as there are.
+            min_part: 0,
+            max_part: options.parts.max,
+            max_parts: u32::MAX,
+            preferred_part: options.part_size,
+            max_idle: options.max_idle,
+        }
+    }
+
+    async fn begin(&self, id: UploadId, key: &Key, plan: &Plan) -> Result<Handle> {
+        let (shared, options) = (&self.shared, &self.shared.options);
+        let path = shared.paths.blob(key)?;
+        let native = shared.backend.is_native() && !plan.joined && plan.size != Some(0);
+        let step = options.parts.step(options.part_size, plan.size);
+        let cut = if native { Cut::of(plan, step) } else { None };
+        shared.begin(id, &path, cut).await
+    }
+
+    async fn open(&self, handle: &Handle, slot: Slot) -> Result<Box<dyn PartWriter>> {
+        self.append(handle, slot, Before::default()).await
+    }
+
+    async fn append(&self, handle: &Handle, slot: Slot, before: Before<'_>) -> Result<Box<dyn PartWriter>> {
+        let shared = Arc::clone(&self.shared);
+        let place = Place::parse(handle)?;
+        let entry = shared.registry.entry(&place.dir);
+        match place.native.clone().map(|native| (native.cut, native)) {
+            Some((Cut::Steps { step, size }, native)) => {
+                // One writer at the end, whatever number its part has: parts of the backend reach over several.
+                let claim = entry.claim(0).await?;
+                let native = (native, step, size);
+                Ok(Box::new(StepWriter::new(shared, place, native, claim, slot, before)?))
+            }
+            _ => {
+                let claim = entry.claim(slot.number).await?;
+                Ok(Box::new(ChunkWriter::new(shared, place, claim, slot)))
+            }
+        }
+    }
+
+    fn step(&self, handle: &Handle) -> Option<u64> {
+        match Place::parse(handle).ok()?.native?.cut {
+            Cut::Steps { step, .. } => Some(step),
+            Cut::Chunks(_) => None,
+        }
+    }
+
+    async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
+        let place = Place::parse(handle)?;
+        let is_cut = matches!(place.native.as_ref().map(|native| native.cut), Some(Cut::Steps { .. }));
+        let stored: Option<Vec<Stored>> = parts.iter().map(Stored::of).collect();
+        let stored = stored.ok_or_else(|| Error::new(ErrorKind::NotFound, "A part is not there as recorded"))?;
+        if is_cut || stored.iter().any(|stored| !stored.puts.is_empty()) {
+            return Ok(None);
+        }
+        let pieces = stored.into_iter().flat_map(|stored| stored.pieces).collect();
+        Ok(Some(self.shared.stream_pieces(&place, pieces)))
+    }
+
+    async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {
+        self.shared.complete(handle, key, parts).await
+    }
+
+    async fn discard(&self, handle: &Handle) -> Result<()> {
+        self.shared.discard(handle).await
+    }
+
+    async fn begun(&self, older_than: Duration) -> Result<Vec<(UploadId, Handle)>> {
+        self.shared.begun(older_than).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<Blob>> {
+        let found = self.shared.backend.head(&self.shared.paths.blob(key)?).await?;
+        Ok(found.as_ref().map(complete::blob))
+    }
+
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<BlobBody> {
+        let (shared, path) = (&self.shared, self.shared.paths.blob(key)?);
+        let asked = match (range.start, range.end) {
+            (0, None) => Some(None),
+            (start, None) => Some(Some(GetRange::Offset(start))),
+            (start, Some(end)) if start < end => Some(Some(GetRange::Bounded(start..end))),
+            _ => None,
+        };
+        if let Some(asked) = asked {
+            match shared.backend.get(&path, asked).await {
+                Ok(found) => return Ok(body(found, shared.options.request_timeout)),
+                Err(trouble) if trouble.why == Why::NotThere => return Err(no_blob()),
+                Err(trouble) if range.start == 0 => return Err(trouble.into()),
+                // It may only start at the end, or past it.
+                Err(_) => {}
+            }
+        }
+        let size = shared.backend.head(&path).await?.ok_or_else(no_blob)?.size;
+        match range.start {
+            start if start > size => Err(Error::invalid("range", format!("The blob ends at byte {size}"))),
+            start if start == size || asked_for_nothing(range) => Ok(Box::pin(stream::empty())),
+            _ => Err(Error::unavailable("The blob cannot be read; try again")),
+        }
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        let path = self.shared.paths.blob(key)?;
+        Ok(self.shared.backend.delete(vec![path]).await?)
+    }
+}
+
+fn asked_for_nothing(range: ByteRange) -> bool {
+    range.end.is_some_and(|end| end <= range.start)
+}
+
+/// The bytes as they come, each within a bounded time.
+fn body(found: object_store::GetResult, timeout: Duration) -> BlobBody {
+    let failed = || Error::unavailable("The blob could not be read to its end; try again");
+    Box::pin(stream::unfold(Some(found.into_stream()), move |body| async move {
+        let mut body = body?;
+        match tokio::time::timeout(timeout, body.next()).await {
+            Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(failed().with_source(error)), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(failed()), None)),
+        }
+    }))
+}
+
+fn no_blob() -> Error {
+    Error::new(ErrorKind::NotFound, "There is no such blob")
+}

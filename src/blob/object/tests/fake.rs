@@ -1,0 +1,445 @@
+//! A backend in memory with the manners of the strict ones, whose requests can be made to fail.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::BoxStream};
+use md5::{Digest as _, Md5};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    memory::InMemory,
+    multipart::{MultipartStore, PartId},
+    path::Path,
+};
+
+use super::super::{
+    PartBounds,
+    orphans::{Lister, Unfinished},
+    place::Native,
+};
+
+/// A request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Op {
+    Put,
+    Get,
+    List,
+    Delete,
+    Begin,
+    Part,
+    Complete,
+    Abort,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Fine,
+    /// An error; not done.
+    FailBefore,
+    /// Done, then an error.
+    FailAfter,
+    /// Never an answer; not done.
+    Hang,
+    /// Done, then never an answer.
+    HangAfter,
+    /// An error now; done after this time.
+    Late(Duration),
+}
+
+type Plan = dyn Fn(Op, usize) -> Fate + Send + Sync;
+
+#[derive(Clone)]
+pub(super) struct Fake {
+    pub(super) objects: InMemory,
+    state: Arc<Mutex<State>>,
+    bounds: PartBounds,
+    /// How entity tags are made: of the bytes, or of nothing that can be known.
+    opaque: bool,
+    plan: Arc<Plan>,
+}
+
+#[derive(Default)]
+struct State {
+    uploads: BTreeMap<String, Upload>,
+    /// Of objects that were made of parts.
+    tags: HashMap<Path, String>,
+    last: u64,
+    asked: BTreeMap<Op, usize>,
+    sent: u64,
+    /// Multipart uploads are too young to be listed.
+    young: bool,
+}
+
+struct Upload {
+    path: Path,
+    parts: BTreeMap<usize, (String, Bytes)>,
+}
+
+impl Fake {
+    pub(super) fn new(bounds: PartBounds) -> Self {
+        Self {
+            objects: InMemory::new(),
+            state: Arc::default(),
+            bounds,
+            opaque: false,
+            plan: Arc::new(|_, _| Fate::Fine),
+        }
+    }
+
+    /// Entity tags that say nothing of the bytes.
+    pub(super) fn opaque(mut self) -> Self {
+        self.opaque = true;
+        self
+    }
+
+    /// The same backend, whose requests fail as `plan` says: it is given how many of the kind there were before.
+    pub(super) fn failing(mut self, plan: impl Fn(Op, usize) -> Fate + Send + Sync + 'static) -> Self {
+        self.plan = Arc::new(plan);
+        self
+    }
+
+    pub(super) fn asked(&self) -> BTreeMap<Op, usize> {
+        self.state.lock().unwrap().asked.clone()
+    }
+
+    /// The bytes of objects and parts that were sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.state.lock().unwrap().sent
+    }
+
+    pub(super) fn uploads(&self) -> usize {
+        self.state.lock().unwrap().uploads.len()
+    }
+
+    /// Whether the multipart uploads are too young to be taken for orphans.
+    pub(super) fn young(&self, young: bool) {
+        self.state.lock().unwrap().young = young;
+    }
+
+    /// As if a rule had ended all multipart uploads.
+    pub(super) fn drop_uploads(&self) {
+        self.state.lock().unwrap().uploads.clear();
+    }
+
+    async fn suffer<T: Send + 'static>(
+        &self,
+        op: Op,
+        bytes: usize,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let nth = {
+            let mut state = self.state.lock().unwrap();
+            state.sent += bytes as u64;
+            let asked = state.asked.entry(op).or_default();
+            *asked += 1;
+            *asked - 1
+        };
+        match (self.plan)(op, nth) {
+            Fate::Fine => call.await,
+            Fate::FailBefore => Err(said("503 Slow Down")),
+            Fate::FailAfter => {
+                call.await?;
+                Err(said("connection reset"))
+            }
+            Fate::Hang => std::future::pending().await,
+            Fate::HangAfter => {
+                call.await?;
+                std::future::pending().await
+            }
+            Fate::Late(wait) => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    drop(call.await);
+                });
+                Err(said("connection reset"))
+            }
+        }
+    }
+}
+
+impl State {
+    fn tag(&mut self, opaque: bool, bytes: &Bytes) -> String {
+        self.last += 1;
+        let mut md5 = Md5::new();
+        md5.update(bytes);
+        if opaque {
+            md5.update(self.last.to_be_bytes());
+        }
+        format!("\"{}\"", hex(&md5.finalize()))
+    }
+
+    fn upload(&mut self, id: &str, path: &Path) -> Result<&mut Upload> {
+        let upload = self.uploads.get_mut(id).filter(|upload| upload.path == *path);
+        upload.ok_or_else(|| object_store::Error::NotFound {
+            path: path.to_string(),
+            source: "<Code>NoSuchUpload</Code>".into(),
+        })
+    }
+
+    fn complete(&mut self, bounds: PartBounds, path: &Path, id: &str, ids: &[PartId]) -> Result<(Bytes, String)> {
+        let upload = self.upload(id, path)?;
+        let mut whole = Vec::new();
+        let mut tags = Md5::new();
+        let mut first = None;
+        if ids.is_empty() || ids.len() > bounds.count as usize {
+            return Err(said("status code: 400: <Code>MalformedXML</Code>"));
+        }
+        for (number, asked) in ids.iter().enumerate() {
+            let Some((tag, bytes)) = upload.parts.get(&number) else {
+                return Err(said("status code: 400: <Code>InvalidPart</Code>"));
+            };
+            if *tag != asked.content_id {
+                return Err(said("status code: 400: <Code>InvalidPart</Code>"));
+            }
+            let (len, is_last) = (bytes.len() as u64, number + 1 == ids.len());
+            let first = *first.get_or_insert(len);
+            if !is_last && len < bounds.min {
+                return Err(said("status code: 400: <Code>EntityTooSmall</Code>"));
+            }
+            if bounds.equal && (if is_last { len > first } else { len != first }) {
+                return Err(said(
+                    "status code: 400: <Code>InvalidPart</Code> all parts must be equal",
+                ));
+            }
+            whole.extend_from_slice(bytes);
+            let bare = tag.trim_matches('"');
+            let byte = |at: usize| u8::from_str_radix(&bare[at..at + 2], 16).unwrap();
+            tags.update((0..32).step_by(2).map(byte).collect::<Vec<u8>>());
+        }
+        let tag = format!("\"{}-{}\"", hex(&tags.finalize()), ids.len());
+        self.uploads.remove(id);
+        Ok((whole.into(), tag))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn said(text: &str) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "Fake",
+        source: text.to_owned().into(),
+    }
+}
+
+impl fmt::Display for Fake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fake")
+    }
+}
+
+impl fmt::Debug for Fake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fake")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Fake {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let (fake, path, len) = (self.clone(), path.clone(), payload.content_length());
+        let call = async move {
+            let put = fake.objects.put_opts(&path, payload, options).await?;
+            fake.state.lock().unwrap().tags.remove(&path);
+            Ok(put)
+        };
+        self.suffer(Op::Put, len, call).await
+    }
+
+    async fn put_multipart_opts(&self, path: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(Writing {
+            id: self.create_multipart(path).await?,
+            fake: self.clone(),
+            path: path.clone(),
+            parts: Arc::default(),
+            count: 0,
+        }))
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let (fake, path) = (self.clone(), path.clone());
+        let call = async move {
+            let mut found = fake.objects.get_opts(&path, options).await?;
+            if let Some(tag) = fake.state.lock().unwrap().tags.get(&path) {
+                found.meta.e_tag = Some(tag.clone());
+            }
+            Ok(found)
+        };
+        self.suffer(Op::Get, 0, call).await
+    }
+
+    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.objects.get_ranges(path, ranges).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let fake = self.clone();
+        paths
+            .then(move |path| {
+                let fake = fake.clone();
+                async move {
+                    let (path, inner) = (path?, fake.clone());
+                    let call = async move {
+                        inner.objects.delete(&path).await?;
+                        inner.state.lock().unwrap().tags.remove(&path);
+                        Ok(path)
+                    };
+                    fake.suffer(Op::Delete, 0, call).await
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        *self.state.lock().unwrap().asked.entry(Op::List).or_default() += 1;
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let (fake, prefix) = (self.clone(), prefix.cloned());
+        let call = async move { fake.objects.list_with_delimiter(prefix.as_ref()).await };
+        self.suffer(Op::List, 0, call).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.copy_opts(from, to, options).await
+    }
+}
+
+#[derive(Debug)]
+struct Writing {
+    fake: Fake,
+    path: Path,
+    id: String,
+    parts: Arc<Mutex<BTreeMap<usize, PartId>>>,
+    count: usize,
+}
+
+#[async_trait]
+impl MultipartUpload for Writing {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (fake, path, id, parts) = (
+            self.fake.clone(),
+            self.path.clone(),
+            self.id.clone(),
+            self.parts.clone(),
+        );
+        let index = self.count;
+        self.count += 1;
+        Box::pin(async move {
+            let part = fake.put_part(&path, &id, index, data).await?;
+            parts.lock().unwrap().insert(index, part);
+            Ok(())
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let parts = self.parts.lock().unwrap().values().cloned().collect();
+        self.fake.complete_multipart(&self.path, &self.id, parts).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.fake.abort_multipart(&self.path, &self.id).await
+    }
+}
+
+#[async_trait]
+impl MultipartStore for Fake {
+    async fn create_multipart(&self, path: &Path) -> Result<String> {
+        let (fake, path) = (self.clone(), path.clone());
+        let call = async move {
+            let mut state = fake.state.lock().unwrap();
+            state.last += 1;
+            let id = format!("u{}", state.last);
+            let parts = BTreeMap::new();
+            state.uploads.insert(id.clone(), Upload { path, parts });
+            Ok(id)
+        };
+        self.suffer(Op::Begin, 0, call).await
+    }
+
+    async fn put_part(&self, path: &Path, id: &String, index: usize, data: PutPayload) -> Result<PartId> {
+        let (fake, path, id) = (self.clone(), path.clone(), id.clone());
+        let len = data.content_length();
+        let call = async move {
+            let bytes = Bytes::from(data);
+            let mut state = fake.state.lock().unwrap();
+            if index as u64 >= u64::from(fake.bounds.count) || bytes.len() as u64 > fake.bounds.max {
+                return Err(said("status code: 400: <Code>InvalidArgument</Code>"));
+            }
+            let tag = state.tag(fake.opaque, &bytes);
+            let upload = state.upload(&id, &path)?;
+            upload.parts.insert(index, (tag.clone(), bytes));
+            Ok(PartId { content_id: tag })
+        };
+        self.suffer(Op::Part, len, call).await
+    }
+
+    async fn complete_multipart(&self, path: &Path, id: &String, parts: Vec<PartId>) -> Result<PutResult> {
+        let (fake, path, id) = (self.clone(), path.clone(), id.clone());
+        let call = async move {
+            let done = fake.state.lock().unwrap().complete(fake.bounds, &path, &id, &parts);
+            let (whole, tag) = done?;
+            fake.objects.put(&path, whole.into()).await?;
+            fake.state.lock().unwrap().tags.insert(path, tag.clone());
+            Ok(PutResult {
+                e_tag: Some(tag),
+                version: None,
+                extensions: object_store::Extensions::default(),
+            })
+        };
+        self.suffer(Op::Complete, 0, call).await
+    }
+
+    async fn abort_multipart(&self, path: &Path, id: &String) -> Result<()> {
+        let (fake, path, id) = (self.clone(), path.clone(), id.clone());
+        let call = async move {
+            let mut state = fake.state.lock().unwrap();
+            state.upload(&id, &path)?;
+            state.uploads.remove(&id);
+            Ok(())
+        };
+        self.suffer(Op::Abort, 0, call).await
+    }
+}
+
+#[async_trait]
+impl Lister for Fake {
+    async fn parts(&self, native: &Native) -> crate::Result<Option<Vec<(u32, String)>>> {
+        let state = self.state.lock().unwrap();
+        let upload = state.uploads.get(&native.id);
+        let tag = |tag: &str| tag.trim_matches('"').to_owned();
+        Ok(upload.map(|upload| {
+            upload
+                .parts
+                .iter()
+                .map(|(index, part)| (*index as u32, tag(&part.0)))
+                .collect()
+        }))
+    }
+
+    async fn uploads(&self, prefix: &Path) -> crate::Result<Vec<Unfinished>> {
+        let state = self.state.lock().unwrap();
+        let uploads = state
+            .uploads
+            .iter()
+            .filter(|(_, upload)| upload.path.prefix_matches(prefix));
+        Ok(uploads
+            .map(|(id, upload)| Unfinished {
+                path: upload.path.to_string(),
+                id: id.clone(),
+                begun: (!state.young).then_some(0),
+            })
+            .collect())
+    }
+}
