@@ -53,6 +53,8 @@
 //! | `redb` | yes | [`RedbMetadata`](metadata::RedbMetadata): metadata in one embedded file |
 //! | `postgres` | no | `PostgresMetadata`: metadata in PostgreSQL, shared by many nodes |
 //! | `postgres-tls` | no | TLS for it |
+//! | `object-store` | no | `ObjectBlobs`: blobs in any store of the `object_store` crate |
+//! | `aws`, `gcp`, `azure` | no | S3 and what speaks it, Google Cloud Storage, Azure Blob Storage for it |
 //! | `conformance` | no | suites and fault-injecting wrappers for your own stores |
 //! | `benchmark` | no | the same work on any pair of stores, measured and plotted |
 //!

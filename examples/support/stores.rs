@@ -19,6 +19,10 @@ pub async fn open(args: &Args) -> Result<Stores, BoxError> {
     let blobs: Arc<dyn BlobStore> = match args.blobs.as_deref() {
         None => Arc::new(disk(args).open(&args.data).await?),
         Some("memory:") => Arc::new(MemoryBlobs::new()),
+        #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+        Some(url) if ["s3:", "az:", "gs:"].iter().any(|scheme| url.starts_with(scheme)) => {
+            Arc::new(tower_upload::blob::ObjectBlobs::from_url(url)?)
+        }
         Some(url) => match url.strip_prefix("file:") {
             Some(path) => Arc::new(disk(args).open(local(url, path)?).await?),
             None => object(url)?,

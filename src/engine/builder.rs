@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     hook::{Hook, OnEvent},
     metadata::{MetadataStore, Quota},
-    upload::{Event, FileName, Key, Target, UploadId},
+    upload::{Event, EventKind, FileName, Key, Target, UploadId},
 };
 
 /// Builder state: nobody said who may do what, so there is no `build` yet.
@@ -104,6 +104,8 @@ pub(crate) struct Config {
     pub(crate) key_template: Arc<str>,
     pub(crate) verify: Verify,
     pub(crate) hooks: Arc<[Arc<dyn Hook>]>,
+    pub(crate) hook_attempts: u32,
+    pub(crate) retain_dead_letters: Duration,
     pub(crate) tick: Duration,
     pub(crate) lease: Duration,
     pub(crate) orphan_grace: Duration,
@@ -127,8 +129,13 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    pub(crate) fn wants_events(&self) -> bool {
-        self.hooks.iter().any(|hook| hook.wants_events())
+    /// The hooks that want to be told of such an event, which may speak of one of them.
+    pub(crate) fn hooks_for(&self, kind: EventKind, of: Option<&str>) -> Vec<String> {
+        let wanted = self.hooks.iter().filter(|hook| hook.wants(kind));
+        wanted
+            .map(|hook| hook.name().to_owned())
+            .filter(|name| Some(name.as_str()) != of)
+            .collect()
     }
 
     /// The final key of a file by the template.
@@ -166,6 +173,8 @@ impl Default for Config {
             key_template: "videos/originals/{target}_{file_name}".into(),
             verify: Verify::default(),
             hooks: Arc::new([]),
+            hook_attempts: 20,
+            retain_dead_letters: Duration::from_secs(30 * 86_400),
             tick: Duration::from_secs(1),
             lease: Duration::from_secs(60),
             orphan_grace: Duration::from_secs(15 * 60),
@@ -375,7 +384,7 @@ impl<A> Builder<A> {
         self
     }
 
-    /// Adds a hook.
+    /// Adds a hook, whose [name](Hook::name) must be its own.
     #[must_use]
     pub fn hook(mut self, hook: impl Hook) -> Self {
         let hook: Arc<dyn Hook> = Arc::new(hook);
@@ -390,7 +399,26 @@ impl<A> Builder<A> {
         F: Fn(Event) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
-        self.hook(OnEvent(tell))
+        let name = match self.config.hooks.len() {
+            0 => "on_event".to_owned(),
+            before => format!("on_event-{before}"),
+        };
+        self.hook(OnEvent { name, tell })
+    }
+
+    /// How often a hook is told of one event in vain before it becomes a [dead letter](Uploads::dead_letters): 20 times unless said
+    /// otherwise, which takes about two hours, as it waits longer each time.
+    #[must_use]
+    pub const fn hook_attempts(mut self, attempts: u32) -> Self {
+        self.config.hook_attempts = attempts;
+        self
+    }
+
+    /// How long dead letters are kept once their upload has ended without a blob: 30 days unless said otherwise.
+    #[must_use]
+    pub const fn remember_dead_letters(mut self, time: Duration) -> Self {
+        self.config.retain_dead_letters = time;
+        self
     }
 
     /// Leaves finishing, expiry and cleaning to the host, who calls [`Uploads::drive`] and [`Uploads::sweep`].
@@ -463,6 +491,12 @@ impl Builder<Ready> {
             .map_err(|error| {
                 Error::invalid("key_template", "The key template makes no valid key").with_source(error)
             })?;
+        let mut names: Vec<_> = config.hooks.iter().map(|hook| hook.name()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let message = format!("Two hooks have the name {:?}: each needs its own", twice[0]);
+            return Err(Error::invalid("hook", message));
+        }
         let incarnation = random.u64()?;
         let inner = Arc::new(Inner {
             budget: Budget::new(config.budget, config.spool_bytes, config.spool.clone()),

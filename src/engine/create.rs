@@ -229,9 +229,7 @@ impl Uploads {
         if taken || self.inner.blobs.head(&record.key).await?.is_some() {
             record.key = self.free_key(&record.key).await?;
         }
-        if config.wants_events() {
-            record.push_event(EventKind::Created);
-        }
+        self.push_event(&mut record, EventKind::Created);
         Ok((record, creating))
     }
 
@@ -456,6 +454,6 @@ fn wake(record: &Record) -> Wake {
     if record.outbox.is_empty() {
         Wake::AtExpiry
     } else {
-        Wake::After(super::driver::RETELL)
+        Wake::After(super::tell::RETELL)
     }
 }

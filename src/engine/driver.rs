@@ -4,16 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{Swept, Uploads, assemble::backoff};
+use super::{Swept, Uploads};
 use crate::{
     error::Result,
     metadata::{Lookup, PartRange, PartsEdit},
     planted::{Bug, planted},
-    upload::{EventId, Record, State, Timestamp, UploadId, Wake},
+    upload::{Record, State, Timestamp, Wake},
 };
 
-/// How long events wait for this process to tell them before another one does.
-pub(super) const RETELL: Duration = Duration::from_secs(10);
 /// How many records are taken at once, and worked on at the same time.
 const BATCH: usize = 64;
 const AT_ONCE: usize = 8;
@@ -107,7 +105,10 @@ impl Uploads {
                 self.events_pending(&record);
                 self.drive_join(record.id, now).await
             }
-            _ if !record.outbox.is_empty() => self.tell(record.id).await,
+            _ if !record.outbox.is_empty() => {
+                self.events_pending(&record);
+                Ok(())
+            }
             State::Open => Ok(()),
             State::Assembled if record.staged && record.joins().is_some() => {
                 self.inner.blobs.discard(&record.handle).await?;
@@ -126,66 +127,6 @@ impl Uploads {
                 self.inner.metadata.remove(record.id, record.version).await.map(drop)
             }
         }
-    }
-
-    /// Tells the hooks what waits in a record's outbox, now and in the background.
-    pub(super) fn events_pending(&self, record: &Record) {
-        if record.outbox.is_empty() {
-            return;
-        }
-        let (uploads, id) = (self.clone(), record.id);
-        drop(self.inner.tasks.spawn(async move {
-            if let Err(error) = uploads.tell(id).await {
-                tracing::warn!(%id, %error, "events are told again later");
-            }
-        }));
-    }
-
-    /// Tells the events of one upload, oldest first, and takes them out of the outbox.
-    async fn tell(&self, id: UploadId) -> Result<()> {
-        let _turn = self.inner.live.queue(super::live::Spot::Outbox(id)).await;
-        loop {
-            let Some(snapshot) = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await? else {
-                return Ok(());
-            };
-            let record = snapshot.record;
-            let Some(event) = record.outbox.first() else {
-                return Ok(());
-            };
-            for hook in self.inner.config.hooks.iter().filter(|hook| hook.wants_events()) {
-                if let Err(error) = hook.on_event(event).await {
-                    let mut next = record.clone();
-                    next.attempts = next.attempts.saturating_add(1);
-                    let _ = self
-                        .update(&next, PartsEdit::Keep, Wake::After(backoff(next.attempts)))
-                        .await;
-                    return Err(error);
-                }
-            }
-            let told = event.id;
-            self.forget_event(record, told).await?;
-        }
-    }
-
-    async fn forget_event(&self, mut record: Record, told: EventId) -> Result<()> {
-        for _ in 0..super::CONTENTION {
-            let mut next = record.clone();
-            next.outbox.retain(|event| event.id != told);
-            next.attempts = 0;
-            let wake = match (next.outbox.is_empty(), next.state) {
-                (true, State::Open) => Wake::AtExpiry,
-                (true, State::Assembling) | (false, _) => Wake::Keep,
-                (true, _) => self.end_wake(&next),
-            };
-            if self.update(&next, PartsEdit::Keep, wake).await?.is_some() {
-                return Ok(());
-            }
-            match self.inner.metadata.load(Lookup::Id(next.id), PartRange::NONE).await? {
-                Some(now) => record = now.record,
-                None => return Ok(()),
-            }
-        }
-        Err(super::contended())
     }
 
     /// Removes what lies in the blob store and belongs to no unfinished upload: what a crash left behind, creations that were

@@ -141,19 +141,21 @@ impl Uploads {
     pub(super) fn end_wake(&self, record: &Record) -> Wake {
         let config = &self.inner.config;
         match record.state {
-            _ if !record.outbox.is_empty() => Wake::After(super::driver::RETELL),
+            _ if !record.outbox.is_empty() => Wake::After(super::tell::RETELL),
             // Its partial uploads are there yet.
             State::Assembled if record.staged && record.joins().is_some() => Wake::After(config.lease),
             State::Assembled => config.retain_assembled.map_or(Wake::Never, Wake::After),
             // Bytes are left to be removed: somebody must, should this process die first.
             _ if record.staged || record.key_held => Wake::After(config.lease),
+            _ if !record.dead_letters.is_empty() => Wake::After(config.retain_dead_letters.max(config.retain)),
             _ => Wake::After(config.retain),
         }
     }
 
     pub(super) fn push_event(&self, record: &mut Record, kind: EventKind) {
-        if self.inner.config.wants_events() {
-            record.push_event(kind);
+        let owed = self.inner.config.hooks_for(kind, None);
+        if !owed.is_empty() {
+            record.push_event(kind, owed);
         }
     }
 }

@@ -19,6 +19,7 @@ mod random;
 mod receive;
 mod request;
 mod tasks;
+mod tell;
 mod verify;
 mod view;
 mod watch;
@@ -40,6 +41,7 @@ pub use builder::{Builder, Ready, Unauthorized, Verify};
 pub use checksum::Crc64;
 pub use clock::{Clock, SystemClock};
 pub use request::{Address, Appended, NewChunk, NewUpload, StoredChunk};
+pub use tell::Telling;
 pub use view::Upload;
 
 #[cfg(all(test, feature = "disk"))]

@@ -1,21 +1,51 @@
 //! The host's code that takes part in an upload's life or is told of it: [`Hook`].
+//!
+//! An event is written in one step with the state it speaks of, into the record's outbox, together with the names of the hooks that
+//! want it. Each hook is then told of each upload's events one by one, in their order, until it has heard them: by the process
+//! where it happened, or by any other if that one dies. One hook that fails or works for long holds up no other. An event that was told
+//! in vain too often becomes a [dead letter](crate::Uploads::dead_letters), which a person can look at and have told again.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
     blob::BlobBody,
     error::Result,
-    upload::{Event, Record},
+    upload::{Event, EventKind, Record},
 };
+
+mod channel;
+
+pub use channel::Channel;
+
+pub use crate::engine::Telling;
 
 /// Takes part in the life of uploads. Every method has a default that does nothing.
 #[async_trait]
 pub trait Hook: Send + Sync + 'static {
-    /// Whether the outbox keeps events for this hook. Without it an event costs nothing.
-    fn wants_events(&self) -> bool {
+    /// Names the hook in records: what it is still owed is found by it after a restart, so it stays the same from release to
+    /// release. Each hook of an engine has its own.
+    fn name(&self) -> &str {
+        "hook"
+    }
+
+    /// Whether it is told of events of this kind. What no hook wants costs nothing.
+    fn wants(&self, kind: EventKind) -> bool {
+        let _ = kind;
         true
+    }
+
+    /// Whether it works for long: how far it is, what it left and what became of it is then kept with the upload, shown in its
+    /// status, and told to the other hooks ([`HookFinished`](EventKind::HookFinished), [`HookFailed`](EventKind::HookFailed)).
+    /// When the process shuts down it is not waited for, but dropped, and told again elsewhere.
+    fn works(&self) -> bool {
+        false
+    }
+
+    /// How long it may take over one event before it is dropped and told again.
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(300)
     }
 
     /// Asked before an upload exists: an error vetoes it and is answered as it is; `record` may be
@@ -43,13 +73,21 @@ pub trait Hook: Send + Sync + 'static {
     }
 
     /// Told of `event`, at least once, in order for each upload, also after a crash. On an error it is told again
-    /// later, with a growing delay.
-    async fn on_event(&self, event: &Event) -> Result<()>;
+    /// later, with a growing delay, up to [so many times](crate::engine::Builder::hook_attempts); after one of kind
+    /// [`Invalid`](crate::ErrorKind::Invalid), [`Forbidden`](crate::ErrorKind::Forbidden) or [`Failed`](crate::ErrorKind::Failed) not
+    /// again.
+    async fn on_event(&self, event: &Event, telling: &Telling) -> Result<()> {
+        let _ = (event, telling);
+        Ok(())
+    }
 }
 
 /// A closure as a hook for events.
-#[derive(Clone, Copy)]
-pub(crate) struct OnEvent<F>(pub(crate) F);
+#[derive(Clone)]
+pub(crate) struct OnEvent<F> {
+    pub(crate) name: String,
+    pub(crate) tell: F,
+}
 
 #[async_trait]
 impl<F, Fut> Hook for OnEvent<F>
@@ -57,7 +95,11 @@ where
     F: Fn(Event) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
-    async fn on_event(&self, event: &Event) -> Result<()> {
-        (self.0)(event.clone()).await
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn on_event(&self, event: &Event, _: &Telling) -> Result<()> {
+        (self.tell)(event.clone()).await
     }
 }

@@ -8,6 +8,7 @@ mod cancel;
 mod client;
 mod concat;
 mod model;
+mod worker;
 mod world;
 mod writers;
 

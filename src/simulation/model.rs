@@ -361,7 +361,7 @@ impl Model {
     }
 
     /// At the end: the events of what became of an upload.
-    pub(super) fn check_events(&self, upload: &Upload) {
+    pub(super) fn check_events(&self, upload: &Upload, has_worker: bool) {
         let id = upload.id().to_string();
         let kinds: Vec<EventKind> = self
             .events
@@ -369,6 +369,7 @@ impl Model {
             .map(|(_, (kind, _))| *kind)
             .collect();
         let expected: &[EventKind] = match upload.state() {
+            State::Assembled if has_worker => &[EventKind::Created, EventKind::Assembled, EventKind::HookFinished],
             State::Assembled => &[EventKind::Created, EventKind::Assembled],
             State::Aborted => &[EventKind::Created, EventKind::Aborted],
             State::Expired => &[EventKind::Created, EventKind::Expired],

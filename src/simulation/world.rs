@@ -16,6 +16,7 @@ use super::{
     client::Client,
     concat::{self, Joints},
     model::{File, Model},
+    worker::{NOTE, Worker},
 };
 use crate::{
     Caller, Clock, ErrorKind, State, Upload, Uploads,
@@ -32,7 +33,7 @@ use crate::{
     engine::{Random, Spool},
     error::Result as UploadResult,
     metadata::{MemoryMetadata, Page},
-    upload::Timestamp,
+    upload::{Outcome, Timestamp},
 };
 
 const EXPIRE: Duration = Duration::from_secs(600);
@@ -94,6 +95,10 @@ impl World {
 
     pub(super) fn chance(&self, percent: u64) -> bool {
         self.below(100) < percent
+    }
+
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
     }
 
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {
@@ -325,8 +330,11 @@ impl History {
         let metadata = FaultyMetadata::new(Arc::clone(&self.world.metadata), Arc::new(plan));
         let seed = self.world.rng.lock().unwrap().next();
         let listener = self.world.clone();
-        Uploads::with(disk, metadata)
-            .authorizer(OwnerOnly)
+        let mut uploads = Uploads::with(disk, metadata).authorizer(OwnerOnly);
+        if self.has_worker() {
+            uploads = uploads.hook(Worker::new(self.world.clone(), life.clone(), seed ^ self.seed));
+        }
+        uploads
             .expire_after(EXPIRE)
             .remember_ended(Duration::from_secs(30 * 86_400))
             .memory_budget(BUDGET)
@@ -358,6 +366,10 @@ impl History {
             .random(SeededRandom::new(seed))
             .build()
             .await
+    }
+
+    const fn has_worker(&self) -> bool {
+        self.seed % 2 == 1
     }
 
     /// Faults have stopped: everything must come to its end by itself, and nothing be left over.
@@ -411,7 +423,25 @@ impl History {
                 "events are not told: {:?}",
                 upload.record().outbox
             );
-            self.world.model().check_events(upload);
+            assert!(
+                upload.record().dead_letters.is_empty(),
+                "a hook was given up: {:?}",
+                upload.record()
+            );
+            if upload.state() == State::Assembled && self.has_worker() {
+                let delivery = upload
+                    .record()
+                    .deliveries
+                    .get("worker")
+                    .expect("what the worker came to");
+                let (outcome, note) = (delivery.outcome, delivery.notes.get(NOTE.0).map(String::as_str));
+                assert_eq!(
+                    (outcome, note),
+                    (Some(Outcome::Finished), Some(NOTE.1)),
+                    "the worker is not done"
+                );
+            }
+            self.world.model().check_events(upload, self.has_worker());
         }
         if let Some(joints) = &self.joints {
             joints.check(&self.world, true).await;

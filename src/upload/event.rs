@@ -18,6 +18,12 @@ impl EventId {
         Self { upload, number }
     }
 
+    /// The upload it speaks of.
+    #[must_use]
+    pub const fn upload_id(self) -> UploadId {
+        self.upload
+    }
+
     /// The place of the event in the upload's life, from 0.
     #[must_use]
     pub const fn number(self) -> u32 {
@@ -49,6 +55,20 @@ pub enum EventKind {
     Failed,
     /// The finished blob was deleted; or a partial upload ended because the blob that it was joined to is published.
     Deleted,
+    /// A hook has finished its work: [`Event::hook`] says which.
+    #[serde(rename = "hook-finished")]
+    HookFinished,
+    /// A hook failed for good: [`Event::hook`] says which.
+    #[serde(rename = "hook-failed")]
+    HookFailed,
+}
+
+impl EventKind {
+    /// Whether it speaks of a hook rather than of the upload.
+    #[must_use]
+    pub const fn is_of_hook(self) -> bool {
+        matches!(self, Self::HookFinished | Self::HookFailed)
+    }
 }
 
 impl fmt::Display for EventKind {
@@ -60,6 +80,8 @@ impl fmt::Display for EventKind {
             Self::Expired => "expired",
             Self::Failed => "failed",
             Self::Deleted => "deleted",
+            Self::HookFinished => "hook-finished",
+            Self::HookFailed => "hook-failed",
         })
     }
 }
@@ -82,6 +104,9 @@ pub struct Event {
     pub key: Key,
     /// The blob's size in bytes, once known.
     pub size: Option<u64>,
+    /// The hook that it speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
 }
 
 impl Event {

@@ -3,6 +3,7 @@
 //! Whatever comes from outside (an id, a file name, a digest) is parsed into one of these types
 //! at the door; past it, nothing checks again.
 
+mod delivery;
 mod digest;
 mod event;
 mod id;
@@ -12,6 +13,7 @@ mod plan;
 mod record;
 mod time;
 
+pub use delivery::{DeadLetter, Delivery, Outcome, Outgoing, Progress};
 pub use digest::{Algorithm, Digest};
 pub use event::{Event, EventId, EventKind};
 pub use id::UploadId;

@@ -3,8 +3,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Algorithm, Blob, Concat, Digest, Event, EventId, EventKind, FileName, Handle, HashState, Key, Owner, Part, Plan,
-    Tally, Target, Timestamp, UploadId,
+    Algorithm, Blob, Concat, DeadLetter, Delivery, Digest, Event, EventId, EventKind, FileName, Handle, HashState, Key,
+    Outgoing, Owner, Part, Plan, Tally, Target, Timestamp, UploadId,
 };
 use crate::error::{Error, Result};
 
@@ -216,9 +216,15 @@ pub struct Record {
     /// How many events there were.
     #[serde(default)]
     pub events: u32,
-    /// Events that were not told yet, oldest first.
+    /// Events that were not told to every hook yet, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outbox: Vec<Event>,
+    pub outbox: Vec<Outgoing>,
+    /// How hooks are getting on, by their names: those that fail, and those that work for long.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deliveries: BTreeMap<String, Delivery>,
+    /// Events that hooks were told of in vain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dead_letters: Vec<DeadLetter>,
 }
 
 /// The format of encoded records: the first byte.
@@ -261,6 +267,8 @@ impl Record {
             due_at: None,
             events: 0,
             outbox: Vec::new(),
+            deliveries: BTreeMap::new(),
+            dead_letters: Vec::new(),
         }
     }
 
@@ -361,9 +369,29 @@ impl Record {
         }
     }
 
-    /// Appends an event to the outbox.
-    pub(crate) fn push_event(&mut self, kind: EventKind) {
-        self.outbox.push(Event {
+    /// Puts an event that was told in vain back into the outbox, where it was.
+    pub(crate) fn owe(&mut self, event: Event, hook: String) {
+        let at = self.outbox.partition_point(|outgoing| outgoing.event.id < event.id);
+        match self.outbox.get_mut(at) {
+            Some(outgoing) if outgoing.event.id == event.id => outgoing.owed.push(hook),
+            _ => self.outbox.insert(
+                at,
+                Outgoing {
+                    event,
+                    owed: vec![hook],
+                },
+            ),
+        }
+    }
+
+    /// Appends an event to the outbox, for these hooks.
+    pub(crate) fn push_event(&mut self, kind: EventKind, owed: Vec<String>) {
+        self.push_event_of(kind, None, owed);
+    }
+
+    /// The same of what became of a hook.
+    pub(crate) fn push_event_of(&mut self, kind: EventKind, hook: Option<&str>, owed: Vec<String>) {
+        let event = Event {
             id: EventId::new(self.id, self.events),
             kind,
             owner: self.owner.clone(),
@@ -371,7 +399,9 @@ impl Record {
             file_name: self.file_name.clone(),
             key: self.key.clone(),
             size: self.blob.as_ref().map(|blob| blob.size).or(self.plan.size),
-        });
+            hook: hook.map(str::to_owned),
+        };
+        self.outbox.push(Outgoing { event, owed });
         self.events += 1;
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use tower_upload::{
     Clock, State, Target,
     metadata::{Lookup, MemoryMetadata, Page, PartsEdit, Updated},
-    upload::{Concat, Event, HashState, Timestamp, Version},
+    upload::{Concat, Outgoing, HashState, Timestamp, Version},
 };
 
 use super::*;
@@ -96,7 +96,7 @@ fn shape(random: &mut Random, record: &mut Record) {
             "id": { "upload": record.id, "number": record.events }, "kind": "created", "owner": record.owner,
             "target": null, "file_name": record.file_name, "key": record.key, "size": null,
         });
-        record.outbox.push(serde_json::from_value::<Event>(event).unwrap());
+        record.outbox.push(serde_json::from_value::<Outgoing>(event).unwrap());
         record.events += 1;
     }
 }

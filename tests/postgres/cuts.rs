@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::postgres::PgPoolOptions;
 use tower_upload::{
     ErrorKind, State,
     metadata::{PartsEdit, Updated},
@@ -91,8 +92,11 @@ async fn cut_everywhere(pooler: bool) {
     let proxy = Proxy::to(server.port()).await;
     let schema = server.fresh_name();
     let direct = open(&server, &schema).await;
-    let options = options(&schema).with_max_connections(1).with_transaction_pooler(pooler);
-    let store = options.connect(&postgres_server::url(proxy.port)).await.unwrap();
+    // A pool that looks at nothing before it lends a connection: what is cut is the call.
+    let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false);
+    let pool = pool.connect(&postgres_server::url(proxy.port)).await.unwrap();
+    let options = options(&schema).with_transaction_pooler(pooler);
+    let store = options.with_pool(pool).await.unwrap();
     let mut n = 0;
     for call in [Call::Create, Call::Commit, Call::Update, Call::Remove] {
         let (mut cuts, mut there) = (0, 0);

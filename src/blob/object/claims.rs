@@ -17,7 +17,7 @@ use crate::{
     upload::{Blob, Key},
 };
 
-/// The uploads that somebody writes to, or that are sealed, and the keys that something is published under just now.
+/// The uploads that somebody writes to, or that something is known of, and the keys that something is published under just now.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     known: Mutex<HashMap<String, Known>>,
@@ -29,7 +29,7 @@ enum Known {
     /// As long as a writer is there.
     Written(Weak<Entry>),
     /// Until it is discarded.
-    Sealed(Arc<Entry>),
+    Kept(Arc<Entry>),
 }
 
 impl Registry {
@@ -38,23 +38,23 @@ impl Registry {
         let mut known = lock(&self.known);
         let found = match known.get(dir) {
             Some(Known::Written(entry)) => entry.upgrade(),
-            Some(Known::Sealed(entry)) => Some(Arc::clone(entry)),
+            Some(Known::Kept(entry)) => Some(Arc::clone(entry)),
             None => None,
         };
         if let Some(entry) = found {
             return entry;
         }
         if known.len() >= 1024 && known.len().is_power_of_two() {
-            known.retain(|_, known| matches!(known, Known::Sealed(_)) || known.is_alive());
+            known.retain(|_, known| matches!(known, Known::Kept(_)) || known.is_alive());
         }
         let entry = Arc::new(Entry::default());
         known.insert(dir.to_owned(), Known::Written(Arc::downgrade(&entry)));
         entry
     }
 
-    /// Keeps the entry of an upload whose seal stays.
+    /// Keeps the entry of an upload that is published, or has no multipart upload any more.
     pub(super) fn keep(&self, dir: &str, entry: &Arc<Entry>) {
-        lock(&self.known).insert(dir.to_owned(), Known::Sealed(Arc::clone(entry)));
+        lock(&self.known).insert(dir.to_owned(), Known::Kept(Arc::clone(entry)));
     }
 
     /// Forgets an upload that is gone. Late writers keep the seal.
@@ -89,7 +89,7 @@ impl Known {
     fn is_alive(&self) -> bool {
         match self {
             Self::Written(entry) => entry.strong_count() > 0,
-            Self::Sealed(_) => true,
+            Self::Kept(_) => true,
         }
     }
 }

@@ -95,6 +95,8 @@ impl Shared {
                 parts: order.fingerprint(),
                 blob: blob.clone(),
             });
+        }
+        if entry.published().is_some() || entry.is_dropped() {
             self.registry.keep(&place.dir, &entry);
         }
         sealed.unseal();
@@ -117,11 +119,16 @@ impl Shared {
         let made = self.make(order).await?;
         match made {
             Made::Done(Some(tag)) => Ok(Completed::Done(Blob::new(order.size(), Some(tag)))),
-            Made::Done(None) | Made::Occupied => match self.backend.head(&order.path).await? {
-                Some(found) => self.examine(order, &found, None).await,
-                None => Err(Error::unavailable(
+            // By a backend that tells no tag.
+            Made::Done(None) => match self.backend.head(&order.path).await? {
+                Some(found) if found.size == order.size() => Ok(Completed::Done(blob(&found))),
+                _ => Err(Error::unavailable(
                     "The blob was published, and is not there; try again",
                 )),
+            },
+            Made::Occupied => match self.backend.head(&order.path).await? {
+                Some(found) => self.examine(order, &found, None).await,
+                None => Err(Error::unavailable("Something was there, and is not; try again")),
             },
             Made::Lost(lost) => Ok(Completed::PartsLost(lost)),
             Made::Dropped => Ok(Completed::PartsLost(order.numbers(|stored| !stored.puts.is_empty()))),
@@ -135,7 +142,9 @@ impl Shared {
         let Some(native) = order.place.native.as_ref().filter(|_| !order.sealed.entry.is_dropped()) else {
             return self.make_staged(order).await;
         };
-        if native.path == order.path.as_ref() {
+        if !self.options.aborts && !self.is_marked(order).await? {
+            // Discarded, and the backend would not know.
+        } else if native.path == order.path.as_ref() {
             match self.make_native(order, native).await? {
                 Made::Dropped => {}
                 made => return Ok(made),
@@ -146,6 +155,12 @@ impl Shared {
         }
         order.sealed.entry.set_dropped();
         self.make_staged(order).await
+    }
+
+    /// Whether the upload was not discarded.
+    async fn is_marked(&self, order: &Order<'_>) -> Result<bool> {
+        let marker = self.paths.marker(&order.place.dir);
+        Ok(self.backend.head(&marker).await?.is_some())
     }
 
     /// Of staged objects alone.
@@ -250,6 +265,7 @@ impl Shared {
             Ok(tag) => return Ok(Made::Done(tag.map(|tag| bare(&tag)))),
             Err(trouble) => trouble,
         };
+        tracing::debug!(?trouble, "whether a blob was made is not known, and found out");
         let found = match self.backend.head(&order.path).await? {
             None if trouble.why == Why::NotThere => {
                 tokio::time::sleep(SECOND_LOOK).await;

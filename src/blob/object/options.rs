@@ -22,6 +22,8 @@ pub struct ObjectOptions {
     pub(super) max_idle: Option<Duration>,
     pub(super) sole_use: Option<bool>,
     pub(super) orphan_age: Duration,
+    /// The backend ends a multipart upload when it is told to.
+    pub(super) aborts: bool,
 }
 
 /// What the backend takes as a part of a multipart upload.
@@ -93,6 +95,7 @@ impl Default for ObjectOptions {
             max_idle: None,
             sole_use: None,
             orphan_age: Duration::from_secs(24 * 3600),
+            aborts: true,
         }
     }
 }
@@ -232,6 +235,7 @@ impl ObjectOptions {
         if self.parts == PartBounds::S3 {
             self.parts = PartBounds::AZURE;
         }
+        self.aborts = false;
         self.max_idle.get_or_insert(Duration::from_secs(7 * 24 * 3600));
         self.native(store)
     }

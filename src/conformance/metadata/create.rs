@@ -18,7 +18,7 @@ pub async fn a_new_upload_is_as_it_was_given(store: Store) {
     new.checksum = Some(Digest::crc64(u64::MAX - 1));
     new.hash = Some(HashState::new(17, vec![0, 255, 10]));
     new.expire_after = Some(Duration::from_secs(3600));
-    new.push_event(EventKind::Created);
+    new.push_event(EventKind::Created, Vec::new());
     let made = create(&store, &new).await;
     let mut given = new.clone();
     given.version = Version::default().next();

@@ -35,20 +35,28 @@ pub use options::PostgresOptions;
 ///
 /// # What it costs
 /// Each call is one statement that calls one function in the database, and so one transaction and **one round trip**,
-/// however many parts it carries and however many the upload has; a connection that meets a statement for the first time
-/// asks once more to have it prepared, and the pool looks after each call, behind the caller's back, whether the connection is at rest.
-/// A whole upload of one chunk takes as many round trips as the engine makes calls: see the documentation of the crate.
+/// however many parts it carries and however many the upload has. A connection that meets a statement for the first
+/// time, or was idle for five seconds, asks once more before; the pool looks after each call, behind the caller's back,
+/// whether the connection is at rest. An upload of two chunks takes 9 round trips: 2 for the first chunk, 3 for the
+/// second, 4 for the assembly with its event.
 ///
-/// Calls that change what an owner has unfinished and that are given a [`Quota`] run one after the other, for each owner.
+/// A commit takes 0.3 ms in the server (PostgreSQL 15 without its sync, 2 cores) at 10, at 1,000 and at 10,000 parts;
+/// the sync of the server's log and the way there and back come on top.
+///
+/// Calls that raise what an owner has unfinished, and are given a bound of a [`Quota`] for it, run one after the other
+/// for each owner; without a bound they do not wait for one another.
 ///
 /// # What it asks of the server
-/// PostgreSQL 12 or newer (tested with 15), a database in UTF-8, transactions at READ COMMITTED (the default). A `synchronous_commit` of `off` is
-/// switched to `on` for each write; `fsync` off gets a warning. To survive the loss of the server without losing what was acknowledged, replicate
-/// synchronously. Sizes end at 2⁶³ − 1 bytes, the ids of owners at about 2,000 bytes, and neither they nor receipts may have a NUL character.
+/// PostgreSQL 12 or newer (tested with 15), a database in UTF-8, transactions at READ COMMITTED (the default). A
+/// `synchronous_commit` of `off` is switched to `on` for each write; `fsync` off gets a warning. To survive the loss of
+/// the server without losing what was acknowledged, replicate synchronously. Sizes end at 2⁶³ − 1 bytes, the ids of
+/// owners at about 2,000 bytes, and neither they nor receipts may have a NUL character.
 ///
 /// # TLS
-/// The feature `postgres` brings no TLS; `postgres-tls` brings rustls with the system's certificates, and `sslmode=verify-full` in the URL then
-/// checks the server. A host that wants another TLS enables it in `sqlx` itself (`sqlx = { version = "0.9", features = ["tls-…"] }`): it is the same crate.
+/// The feature `postgres` brings no TLS; `postgres-tls` brings rustls with the system's certificates. `sslmode=verify-full`
+/// in the URL then checks the server, `sslrootcert=FILE` by an authority of one's own; the default, `prefer`, checks
+/// nothing and goes without TLS where the server has none. A host that wants another TLS enables it in `sqlx` itself
+/// (`sqlx = { version = "0.9", features = ["tls-…"] }`): it is the same crate.
 ///
 /// # When the database fails
 /// A connection that breaks, a failover, a server that is starting or read-only, a pool without a free connection: all is

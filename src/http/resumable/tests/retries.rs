@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
-    Event, Hook,
+    EventKind, Hook,
     blob::BlobBody,
     conformance::fault::{Call, Fault, FaultyBlobs, FaultyMetadata, ScriptedFaults},
     error::{Error, ErrorKind},
@@ -77,8 +77,8 @@ impl Hook for Refuses {
         Ok(())
     }
 
-    async fn on_event(&self, _: &Event) -> crate::Result<()> {
-        Ok(())
+    fn wants(&self, _: EventKind) -> bool {
+        false
     }
 }
 

@@ -776,7 +776,7 @@ async fn the_host_may_refuse() {
     struct Veto;
     #[async_trait::async_trait]
     impl crate::Hook for Veto {
-        fn wants_events(&self) -> bool {
+        fn wants(&self, _: crate::upload::EventKind) -> bool {
             false
         }
         async fn before_create(&self, record: &mut crate::upload::Record) -> crate::Result<()> {
@@ -794,9 +794,6 @@ async fn the_host_may_refuse() {
                 Some("text/virus") => Err(crate::Error::new(crate::ErrorKind::Invalid, "It is infected")),
                 _ => Ok(()),
             }
-        }
-        async fn on_event(&self, _: &crate::Event) -> crate::Result<()> {
-            Ok(())
         }
     }
     let stores = Uploads::with(crate::blob::MemoryBlobs::new(), crate::metadata::MemoryMetadata::new());

@@ -1,0 +1,464 @@
+//! Telling the hooks: what waits in a record's outbox, to each its own, in order, until it is heard or given up.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, future::join_all};
+
+use super::{CONTENTION, Uploads, assemble::backoff, contended, live::Spot, tasks::shutting_down};
+use crate::{
+    blob::BlobStore,
+    error::{Error, ErrorKind, Result},
+    hook::Hook,
+    metadata::{Lookup, Page, PartRange, PartsEdit},
+    upload::{DeadLetter, Event, EventId, EventKind, Outcome, Progress, Record, State, UploadId, Wake},
+};
+
+/// How long events wait for this process to tell them before another one does.
+pub(super) const RETELL: Duration = Duration::from_secs(10);
+/// How often it is written down how far a hook is.
+const PACE: Duration = Duration::from_secs(2);
+/// The most that a hook may note, in bytes.
+const MAX_NOTES: usize = 16 << 10;
+const PAGE: usize = 256;
+
+/// One event being told to one hook.
+pub struct Telling {
+    uploads: Uploads,
+    id: UploadId,
+    hook: String,
+    attempt: Mutex<u32>,
+    progress: Mutex<Option<Progress>>,
+}
+
+impl fmt::Debug for Telling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telling")
+            .field("id", &self.id)
+            .field("hook", &self.hook)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Telling {
+    /// How often this event was told to this hook before, without being heard.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        *lock(&self.attempt)
+    }
+
+    /// Says how far the hook is; shown in the upload's status if the hook [works](Hook::works).
+    pub fn progress(&self, progress: Progress) {
+        *lock(&self.progress) = Some(progress);
+    }
+
+    /// Keeps `value` with the upload, durably on return: where something lies that the hook made, say. An empty one is removed.
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge) past 16 KiB in all; [`NotFound`](ErrorKind::NotFound) if the upload was forgotten; those of
+    /// the metadata store.
+    pub async fn note(&self, key: &str, value: &str) -> Result<()> {
+        for _ in 0..CONTENTION {
+            let mut next = self.record().await?.ok_or_else(Error::not_found)?;
+            let notes = &mut next.deliveries.entry(self.hook.clone()).or_default().notes;
+            if value.is_empty() {
+                notes.remove(key);
+            } else {
+                notes.insert(key.to_owned(), value.to_owned());
+            }
+            let len = |notes: &std::collections::BTreeMap<String, String>| {
+                notes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+            };
+            if len(notes) > MAX_NOTES {
+                let message = format!("A hook may note {MAX_NOTES} bytes at most");
+                return Err(Error::too_large(message, MAX_NOTES as u64));
+            }
+            if self.uploads.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// The upload as it is recorded now; `None` if it was forgotten.
+    ///
+    /// # Errors
+    /// Those of the metadata store.
+    pub async fn record(&self) -> Result<Option<Record>> {
+        let found = self
+            .uploads
+            .inner
+            .metadata
+            .load(Lookup::Id(self.id), PartRange::NONE)
+            .await?;
+        Ok(found.map(|snapshot| snapshot.record))
+    }
+
+    /// Where bytes lie: to read the blob under the event's key, or to put others beside it.
+    #[must_use]
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.uploads.inner.blobs
+    }
+
+    fn to_write_down(&self) -> Option<(&str, Progress)> {
+        let progress = *lock(&self.progress);
+        progress.map(|progress| (self.hook.as_str(), progress))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Uploads {
+    /// Tells the hooks what waits in a record's outbox, now and in the background.
+    pub(super) fn events_pending(&self, record: &Record) {
+        if record.outbox.is_empty() {
+            return;
+        }
+        let (uploads, id) = (self.clone(), record.id);
+        drop(self.inner.tasks.spawn(async move {
+            if let Err(error) = uploads.tell(id).await {
+                tracing::warn!(%id, %error, "events are told again later");
+            }
+        }));
+    }
+
+    /// Tells each hook the events of one upload that it was not told yet.
+    async fn tell(&self, id: UploadId) -> Result<()> {
+        let _turn = self.inner.live.queue(Spot::Outbox(id)).await;
+        let Some(record) = self.to_tell(id).await? else {
+            return Ok(());
+        };
+        let owed: BTreeSet<&String> = record.outbox.iter().flat_map(|outgoing| &outgoing.owed).collect();
+        let hooks = self.inner.config.hooks.iter();
+        let tellings: Vec<_> = hooks
+            .filter(|hook| owed.iter().any(|owed| *owed == hook.name()))
+            .map(|hook| {
+                let telling = Telling {
+                    uploads: self.clone(),
+                    id,
+                    hook: hook.name().to_owned(),
+                    attempt: Mutex::default(),
+                    progress: Mutex::default(),
+                };
+                (hook, telling)
+            })
+            .collect();
+        let telling = join_all(
+            tellings
+                .iter()
+                .map(|(hook, telling)| self.tell_one(hook.as_ref(), telling)),
+        );
+        let told = tokio::select! {
+            biased;
+            told = telling => told,
+            () = self.keep_away(id, &tellings) => return Ok(()),
+        };
+        let result = told.into_iter().collect::<Result<()>>();
+        self.tell_later(id).await?;
+        result
+    }
+
+    /// The record, if anything waits in its outbox; of an older release's events it is noted whose they are.
+    async fn to_tell(&self, id: UploadId) -> Result<Option<Record>> {
+        for _ in 0..CONTENTION {
+            let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
+            let Some(record) = found
+                .map(|snapshot| snapshot.record)
+                .filter(|record| !record.outbox.is_empty())
+            else {
+                return Ok(None);
+            };
+            if record.outbox.iter().all(|outgoing| !outgoing.owed.is_empty()) {
+                return Ok(Some(record));
+            }
+            let mut next = record;
+            for outgoing in next.outbox.iter_mut().filter(|outgoing| outgoing.owed.is_empty()) {
+                outgoing.owed = self.inner.config.hooks_for(outgoing.event.kind, None);
+            }
+            next.outbox.retain(|outgoing| !outgoing.owed.is_empty());
+            let wake = self.told_wake(&next);
+            self.update(&next, PartsEdit::Keep, wake).await?;
+        }
+        Err(contended())
+    }
+
+    /// Tells one hook, until there is nothing more for it or it fails.
+    async fn tell_one(&self, hook: &dyn Hook, telling: &Telling) -> Result<()> {
+        loop {
+            let Some(record) = telling.record().await? else {
+                return Ok(());
+            };
+            let mut outbox = record.outbox.iter();
+            let Some(outgoing) = outbox.find(|outgoing| outgoing.owed.iter().any(|owed| owed == hook.name())) else {
+                return Ok(());
+            };
+            let event = outgoing.event.clone();
+            *lock(&telling.attempt) = record
+                .deliveries
+                .get(hook.name())
+                .map_or(0, |delivery| delivery.attempts);
+            if hook.works() && !self.note_running(hook, &event, record).await? {
+                continue;
+            }
+            let told = AssertUnwindSafe(hook.on_event(&event, telling)).catch_unwind();
+            let told = tokio::select! {
+                biased;
+                () = self.inner.tasks.closing(), if hook.works() => return Err(shutting_down()),
+                told = tokio::time::timeout(hook.time_limit(), told) => told,
+            };
+            let told = match told {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(Error::internal("The hook panicked")),
+                Err(_) => Err(Error::unavailable("The hook took longer than it may")),
+            };
+            let failed = told.as_ref().err().map(ToString::to_string);
+            if !self.settle_event(hook, &event, told).await? {
+                let reason = failed.unwrap_or_default();
+                return Err(Error::unavailable(format!("The hook {:?}: {reason}", hook.name())));
+            }
+        }
+    }
+
+    /// Notes that a hook is at work; `false` if the record changed meanwhile.
+    async fn note_running(&self, hook: &dyn Hook, event: &Event, mut next: Record) -> Result<bool> {
+        if event.kind.is_of_hook() {
+            return Ok(true);
+        }
+        let delivery = next.deliveries.entry(hook.name().to_owned()).or_default();
+        if delivery.outcome == Some(Outcome::Running) {
+            return Ok(true);
+        }
+        delivery.outcome = Some(Outcome::Running);
+        Ok(self.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some())
+    }
+
+    /// Writes down what came of telling a hook an event; whether it is to be told the next one.
+    async fn settle_event(&self, hook: &dyn Hook, event: &Event, told: Result<()>) -> Result<bool> {
+        let name = hook.name();
+        for _ in 0..CONTENTION {
+            let found = self
+                .inner
+                .metadata
+                .load(Lookup::Id(event.upload_id()), PartRange::NONE)
+                .await?;
+            let Some(snapshot) = found else { return Ok(true) };
+            let mut next = snapshot.record;
+            let owes = |outgoing: &&mut crate::upload::Outgoing| {
+                outgoing.event.id == event.id && outgoing.owed.iter().any(|owed| owed == name)
+            };
+            let Some(outgoing) = next.outbox.iter_mut().find(owes) else {
+                return Ok(true);
+            };
+            let mut delivery = next.deliveries.remove(name).unwrap_or_default();
+            let given_up = match &told {
+                Ok(()) => None,
+                Err(error) => {
+                    delivery.attempts = delivery.attempts.saturating_add(1);
+                    delivery.error = Some(error.to_string());
+                    let is_final = matches!(
+                        error.kind(),
+                        ErrorKind::Invalid | ErrorKind::Forbidden | ErrorKind::Failed
+                    );
+                    if !is_final && delivery.attempts < self.inner.config.hook_attempts {
+                        next.deliveries.insert(name.to_owned(), delivery);
+                        if self.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some() {
+                            return Ok(false);
+                        }
+                        continue;
+                    }
+                    Some(error.to_string())
+                }
+            };
+            outgoing.owed.retain(|owed| owed != name);
+            let (kind, outcome) = match given_up {
+                None => (EventKind::HookFinished, Outcome::Finished),
+                Some(error) => {
+                    tracing::error!(id = %event.upload_id(), hook = name, event = %event.id, error, "a hook was told in vain, and is told no more");
+                    next.dead_letters.push(DeadLetter {
+                        hook: name.to_owned(),
+                        event: event.clone(),
+                        attempts: delivery.attempts,
+                        error,
+                    });
+                    (EventKind::HookFailed, Outcome::Failed)
+                }
+            };
+            delivery.attempts = 0;
+            delivery.progress = None;
+            if outcome == Outcome::Finished {
+                delivery.error = None;
+            }
+            let is_news = !event.kind.is_of_hook() && (hook.works() || outcome == Outcome::Failed);
+            if hook.works() && !event.kind.is_of_hook() {
+                delivery.outcome = Some(outcome);
+            }
+            if delivery != crate::upload::Delivery::default() && (hook.works() || !delivery.notes.is_empty()) {
+                next.deliveries.insert(name.to_owned(), delivery);
+            }
+            let owed = self.inner.config.hooks_for(kind, Some(name));
+            if is_news && !owed.is_empty() {
+                next.push_event_of(kind, Some(name), owed);
+            }
+            next.outbox.retain(|outgoing| !outgoing.owed.is_empty());
+            let wake = self.told_wake(&next);
+            if self.update(&next, PartsEdit::Keep, wake).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Err(contended())
+    }
+
+    /// When the driver looks at a record next of which something was told.
+    fn told_wake(&self, record: &Record) -> Wake {
+        match (record.outbox.is_empty(), record.state) {
+            (true, State::Open) => Wake::AtExpiry,
+            (true, State::Assembling) | (false, _) => Wake::Keep,
+            (true, _) => self.end_wake(record),
+        }
+    }
+
+    /// Keeps other processes away while hooks are told, and writes down how far they are.
+    async fn keep_away(&self, id: UploadId, tellings: &[(&Arc<dyn Hook>, Telling)]) {
+        let works = tellings.iter().any(|(hook, _)| hook.works());
+        let lease = self.inner.config.lease;
+        let mut wait = RETELL / 2;
+        loop {
+            tokio::time::sleep(if works { PACE.min(wait) } else { wait }).await;
+            wait = lease / 3;
+            // What does not succeed is done again the next time; at worst another process tells it too.
+            let Ok(Some(snapshot)) = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await else {
+                continue;
+            };
+            let mut next = snapshot.record;
+            for (hook, progress) in tellings.iter().filter_map(|(_, telling)| telling.to_write_down()) {
+                if let Some(delivery) = next.deliveries.get_mut(hook) {
+                    delivery.progress = Some(progress);
+                }
+            }
+            let _ = self.update(&next, PartsEdit::Keep, Wake::After(lease)).await;
+        }
+    }
+
+    /// What is left in the outbox is told later; what is owed to hooks that there are no more is given up some day.
+    async fn tell_later(&self, id: UploadId) -> Result<()> {
+        for _ in 0..CONTENTION {
+            let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
+            let Some(mut next) = found
+                .map(|snapshot| snapshot.record)
+                .filter(|record| !record.outbox.is_empty())
+            else {
+                return Ok(());
+            };
+            let names: BTreeSet<String> = next.outbox.iter().flat_map(|outgoing| outgoing.owed.clone()).collect();
+            let is_here = |name: &str| self.inner.config.hooks.iter().any(|hook| hook.name() == name);
+            for name in names.iter().filter(|name| !is_here(name)) {
+                let delivery = next.deliveries.entry(name.clone()).or_default();
+                delivery.attempts = delivery.attempts.saturating_add(1);
+                delivery.error = Some("No hook of this name runs here".to_owned());
+                if delivery.attempts < self.inner.config.hook_attempts {
+                    continue;
+                }
+                let attempts = delivery.attempts;
+                next.deliveries.remove(name);
+                for outgoing in next.outbox.iter_mut().filter(|outgoing| outgoing.owed.contains(name)) {
+                    outgoing.owed.retain(|owed| owed != name);
+                    next.dead_letters.push(DeadLetter {
+                        hook: name.clone(),
+                        event: outgoing.event.clone(),
+                        attempts,
+                        error: "No hook of this name runs here".to_owned(),
+                    });
+                }
+            }
+            next.outbox.retain(|outgoing| !outgoing.owed.is_empty());
+            let attempts = next.deliveries.iter().filter(|(name, _)| names.contains(*name));
+            let attempts = attempts
+                .map(|(_, delivery)| delivery.attempts)
+                .filter(|attempts| *attempts > 0)
+                .min();
+            let wake = match attempts {
+                _ if next.outbox.is_empty() => self.told_wake(&next),
+                Some(attempts) => Wake::After(backoff(attempts)),
+                None => Wake::After(RETELL),
+            };
+            if self.update(&next, PartsEdit::Keep, wake).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// Every event that was told to a hook in vain, of all uploads that are remembered: for a person to look at, and to
+    /// [tell again](Self::retry_dead_letter) or [forget](Self::forget_dead_letter). Reads all records.
+    ///
+    /// # Errors
+    /// Those of the metadata store.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        let _working = self.inner.tasks.begin()?;
+        let mut letters = Vec::new();
+        let mut skip = 0;
+        loop {
+            let page = self.inner.metadata.list(None, Page::new(skip, PAGE)).await?;
+            skip += page.len();
+            let is_last = page.len() < PAGE;
+            letters.extend(page.into_iter().flat_map(|snapshot| snapshot.record.dead_letters));
+            if is_last {
+                return Ok(letters);
+            }
+        }
+    }
+
+    /// Has a dead letter told again, from the start. `false` if there is none.
+    ///
+    /// # Errors
+    /// Those of the metadata store.
+    pub async fn retry_dead_letter(&self, event: EventId, hook: &str) -> Result<bool> {
+        self.edit_dead_letter(event, hook, true).await
+    }
+
+    /// Forgets a dead letter. `false` if there is none.
+    ///
+    /// # Errors
+    /// Those of the metadata store.
+    pub async fn forget_dead_letter(&self, event: EventId, hook: &str) -> Result<bool> {
+        self.edit_dead_letter(event, hook, false).await
+    }
+
+    async fn edit_dead_letter(&self, event: EventId, hook: &str, again: bool) -> Result<bool> {
+        let _working = self.inner.tasks.begin()?;
+        for _ in 0..CONTENTION {
+            let found = self
+                .inner
+                .metadata
+                .load(Lookup::Id(event.upload_id()), PartRange::NONE)
+                .await?;
+            let Some(mut next) = found.map(|snapshot| snapshot.record) else {
+                return Ok(false);
+            };
+            let Some(at) = next.dead_letters.iter().position(|letter| letter.is(event, hook)) else {
+                return Ok(false);
+            };
+            let letter = next.dead_letters.remove(at);
+            if again {
+                next.owe(letter.event, letter.hook);
+            }
+            let wake = match next.state {
+                State::Open | State::Assembling if again => Wake::After(Duration::ZERO),
+                State::Open | State::Assembling => Wake::Keep,
+                _ => self.end_wake(&next),
+            };
+            if let Some(changed) = self.update(&next, PartsEdit::Keep, wake).await? {
+                self.events_pending(&changed);
+                return Ok(true);
+            }
+        }
+        Err(contended())
+    }
+}

@@ -1,0 +1,292 @@
+//! Hooks are told each for themselves, in order, until they have heard it or are given up.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use tower_upload::{
+    Builder, Caller, Clock, Error, ErrorKind, Event, EventKind, Hook, NewUpload, Ready, Upload, Uploads,
+    access::OwnerOnly,
+    blob::MemoryBlobs,
+    hook::{Channel, Telling},
+    metadata::MemoryMetadata,
+    upload::{Outcome, Progress, Timestamp, UploadId},
+};
+
+#[derive(Debug)]
+struct Paused(tokio::time::Instant);
+
+impl Clock for Paused {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_000_000).after(self.0.elapsed())
+    }
+}
+
+fn stores() -> (Arc<MemoryBlobs>, Arc<MemoryMetadata>) {
+    let clock = Paused(tokio::time::Instant::now());
+    (
+        Arc::new(MemoryBlobs::new()),
+        Arc::new(MemoryMetadata::with_clock(Arc::new(clock))),
+    )
+}
+
+fn builder() -> Builder<Ready> {
+    let (blobs, metadata) = stores();
+    Uploads::with(blobs, metadata).authorizer(OwnerOnly)
+}
+
+fn alice() -> Caller {
+    Caller::new("alice")
+}
+
+async fn finished(uploads: &Uploads) -> Upload {
+    let up = uploads.create(&alice(), NewUpload::new("a").size(3)).await.unwrap();
+    let body = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"abc"))]);
+    uploads.append(&alice(), up.id(), 0, body).await.unwrap();
+    uploads.assemble(&alice(), up.id(), None).await.unwrap()
+}
+
+async fn look(uploads: &Uploads, id: UploadId) -> Upload {
+    uploads.status(&alice(), id).await.unwrap()
+}
+
+type Heard = Arc<Mutex<Vec<String>>>;
+
+/// Says what it is told by `say`.
+struct Says<F> {
+    name: &'static str,
+    works: bool,
+    heard: Heard,
+    say: F,
+}
+
+#[async_trait]
+impl<F> Hook for Says<F>
+where
+    F: AsyncSay,
+{
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn wants(&self, kind: EventKind) -> bool {
+        !self.works || kind == EventKind::Assembled
+    }
+    fn works(&self) -> bool {
+        self.works
+    }
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(3600)
+    }
+    async fn on_event(&self, event: &Event, telling: &Telling) -> tower_upload::Result<()> {
+        self.heard.lock().unwrap().push(match &event.hook {
+            Some(hook) => format!("{} {hook}", event.kind()),
+            None => event.kind().to_string(),
+        });
+        self.say.say(event, telling).await
+    }
+}
+
+#[async_trait]
+trait AsyncSay: Send + Sync + 'static {
+    async fn say(&self, event: &Event, telling: &Telling) -> tower_upload::Result<()>;
+}
+
+/// Hears it.
+struct Well;
+
+#[async_trait]
+impl AsyncSay for Well {
+    async fn say(&self, _: &Event, _: &Telling) -> tower_upload::Result<()> {
+        Ok(())
+    }
+}
+
+/// Fails every time, or panics.
+struct Fails(Option<ErrorKind>);
+
+#[async_trait]
+impl AsyncSay for Fails {
+    async fn say(&self, _: &Event, _: &Telling) -> tower_upload::Result<()> {
+        Err(Error::new(self.0.expect("planned"), "no such luck"))
+    }
+}
+
+/// Works for a while.
+struct Works(Duration);
+
+#[async_trait]
+impl AsyncSay for Works {
+    async fn say(&self, event: &Event, telling: &Telling) -> tower_upload::Result<()> {
+        if event.kind() == EventKind::Assembled {
+            for percent in [25, 50, 75, 100] {
+                tokio::time::sleep(self.0 / 4).await;
+                telling.progress(Progress::new(percent, Some(self.0)));
+            }
+            telling.note("playlist", "hls/master.m3u8").await?;
+        }
+        Ok(())
+    }
+}
+
+fn hook<F: AsyncSay>(name: &'static str, works: bool, say: F) -> (Says<F>, Heard) {
+    let heard = Heard::default();
+    let hook = Says {
+        name,
+        works,
+        heard: heard.clone(),
+        say,
+    };
+    (hook, heard)
+}
+
+fn heard(heard: &Heard) -> Vec<String> {
+    heard.lock().unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_holds_up_no_other_and_ends_as_a_dead_letter() {
+    let (deaf, told) = hook("deaf", false, Fails(Some(ErrorKind::Unavailable)));
+    let (good, good_told) = hook("good", false, Well);
+    let uploads = builder().hook(deaf).hook(good).hook_attempts(3).build().await.unwrap();
+    let up = finished(&uploads).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(heard(&good_told), ["created", "assembled"]);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(
+        heard(&told),
+        ["created", "created", "created", "assembled", "assembled", "assembled"]
+    );
+    assert_eq!(
+        heard(&good_told),
+        ["created", "assembled", "hook-failed deaf", "hook-failed deaf"]
+    );
+
+    let letters = uploads.dead_letters().await.unwrap();
+    let kinds: Vec<_> = letters.iter().map(|letter| letter.event.kind()).collect();
+    assert_eq!(kinds, [EventKind::Created, EventKind::Assembled]);
+    assert_eq!((letters[0].hook.as_str(), letters[0].attempts), ("deaf", 3));
+    assert!(letters[0].error.contains("no such luck"), "{}", letters[0].error);
+    assert!(look(&uploads, up.id()).await.record().outbox.is_empty());
+
+    // A person has it told again, and forgets the other.
+    assert!(uploads.retry_dead_letter(letters[0].event.id, "deaf").await.unwrap());
+    assert!(!uploads.retry_dead_letter(letters[0].event.id, "deaf").await.unwrap());
+    assert!(uploads.forget_dead_letter(letters[1].event.id, "deaf").await.unwrap());
+    assert!(uploads.dead_letters().await.unwrap().is_empty());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(heard(&told)[6..], ["created", "created", "created"]);
+    assert_eq!(uploads.dead_letters().await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_good_is_told_once() {
+    let (refuses, told) = hook("refuses", false, Fails(Some(ErrorKind::Invalid)));
+    let uploads = builder().hook(refuses).build().await.unwrap();
+    finished(&uploads).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(heard(&told), ["created", "assembled"]);
+    assert_eq!(uploads.dead_letters().await.unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_panics_is_told_again() {
+    let (panics, told) = hook("panics", false, Fails(None));
+    let uploads = builder().hook(panics).hook_attempts(2).build().await.unwrap();
+    finished(&uploads).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(heard(&told), ["created", "created", "assembled", "assembled"]);
+    assert!(uploads.dead_letters().await.unwrap()[0].error.contains("panicked"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_works_shows_how_far_it_is_and_what_it_left() {
+    let (works, _) = hook("works", true, Works(Duration::from_secs(400)));
+    let (other, told) = hook("other", false, Well);
+    let uploads = builder().hook(works).hook(other).build().await.unwrap();
+    let id = finished(&uploads).await.id();
+    tokio::time::sleep(Duration::from_secs(210)).await;
+    let delivery = look(&uploads, id).await.record().deliveries["works"].clone();
+    assert_eq!(delivery.outcome, Some(Outcome::Running));
+    assert_eq!(delivery.progress.map(|progress| progress.percent), Some(50));
+    assert_eq!(heard(&told), ["created", "assembled"]);
+    tokio::time::sleep(Duration::from_secs(210)).await;
+    let delivery = look(&uploads, id).await.record().deliveries["works"].clone();
+    assert_eq!(delivery.outcome, Some(Outcome::Finished));
+    assert_eq!(delivery.notes["playlist"], "hls/master.m3u8");
+    assert_eq!(heard(&told), ["created", "assembled", "hook-finished works"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_node_keeps_away_while_one_works_and_takes_over_when_it_is_gone() {
+    let (blobs, metadata) = stores();
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let (works, told) = hook("works", true, Works(Duration::from_secs(300)));
+        let uploads = Uploads::with(blobs.clone(), metadata.clone())
+            .authorizer(OwnerOnly)
+            .hook(works)
+            .build()
+            .await
+            .unwrap();
+        nodes.push((uploads, told));
+    }
+    let (second, second_told) = nodes.pop().unwrap();
+    let (first, first_told) = nodes.pop().unwrap();
+    let id = finished(&first).await.id();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!(heard(&first_told), ["assembled"]);
+    assert_eq!(heard(&second_told), [""; 0]);
+    // It goes away in the middle, and its hook with it.
+    first.shutdown(Duration::from_secs(1)).await;
+    drop(first);
+    tokio::time::sleep(Duration::from_secs(400)).await;
+    assert_eq!(heard(&second_told), ["assembled"]);
+    let delivery = look(&second, id).await.record().deliveries["works"].clone();
+    assert_eq!(delivery.outcome, Some(Outcome::Finished));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_owed_to_a_hook_that_is_gone_is_given_up() {
+    let (blobs, metadata) = stores();
+    let (deaf, _) = hook("old", false, Fails(Some(ErrorKind::Unavailable)));
+    let builder = || Uploads::with(blobs.clone(), metadata.clone()).authorizer(OwnerOnly);
+    let old = builder().hook(deaf).build().await.unwrap();
+    finished(&old).await;
+    old.shutdown(Duration::from_secs(1)).await;
+    let (good, told) = hook("new", false, Well);
+    let new = builder().hook(good).hook_attempts(5).build().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(heard(&told).is_empty());
+    let letters = new.dead_letters().await.unwrap();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    assert!(
+        letters[0].error.contains("No hook of this name"),
+        "{}",
+        letters[0].error
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_go_into_a_channel() {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let uploads = builder().hook(Channel::new("bus", sender)).build().await.unwrap();
+    finished(&uploads).await;
+    assert_eq!(receiver.recv().await.unwrap().kind(), EventKind::Created);
+    assert_eq!(receiver.recv().await.unwrap().kind(), EventKind::Assembled);
+}
+
+#[tokio::test]
+async fn each_hook_has_its_own_name() {
+    let (sender, _) = tokio::sync::mpsc::channel(1);
+    let twice = builder()
+        .hook(Channel::new("bus", sender.clone()))
+        .hook(Channel::new("bus", sender));
+    let error = twice.build().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("bus"), "{error}");
+}
