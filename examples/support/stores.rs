@@ -57,22 +57,22 @@ fn redb(args: &Args) -> RedbOptions {
 }
 
 /// The rest of the settings is in the environment: keys, region, endpoint.
-#[cfg(feature = "object-store")]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 fn object(url: &str) -> Result<Arc<dyn BlobStore>, BoxError> {
     let scheme = url.split(':').next().unwrap_or_default();
-    let is_built = match scheme {
-        "s3" => cfg!(feature = "aws"),
-        "gs" => cfg!(feature = "gcp"),
-        "az" => cfg!(feature = "azure"),
-        _ => false,
-    };
-    match is_built {
-        true => Ok(Arc::new(tower_upload::blob::ObjectBlobs::from_url(url)?)),
-        false => Err(unknown("--blobs", url)),
+    let built = [
+        ("s3", cfg!(feature = "aws")),
+        ("gs", cfg!(feature = "gcp")),
+        ("az", cfg!(feature = "azure")),
+    ];
+    if built.contains(&(scheme, true)) {
+        Ok(Arc::new(tower_upload::blob::ObjectBlobs::from_url(url)?))
+    } else {
+        Err(unknown("--blobs", url))
     }
 }
 
-#[cfg(not(feature = "object-store"))]
+#[cfg(not(any(feature = "aws", feature = "azure", feature = "gcp")))]
 fn object(url: &str) -> Result<Arc<dyn BlobStore>, BoxError> {
     Err(unknown("--blobs", url))
 }
