@@ -9,7 +9,7 @@ use std::{
 use tower_upload::{
     Clock, State, Target,
     metadata::{Lookup, MemoryMetadata, Page, PartsEdit, Updated},
-    upload::{Concat, Outgoing, HashState, Timestamp, Version},
+    upload::{Concat, HashState, Outgoing, Timestamp, Version},
 };
 
 use super::*;
