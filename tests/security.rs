@@ -126,6 +126,8 @@ impl House {
         };
         let builder = Uploads::with(FaultyBlobs::new(blobs.clone(), Arc::new(faults)), metadata.clone());
         let builder = builder.authorizer(authorizer).max_chunk_size(1 << 20).without_driver();
+        // Longer than a request is waited for here.
+        let builder = builder.assembly_timeout(Duration::from_secs(1000 * 86_400));
         let uploads = set(builder).build().await.unwrap();
         let service = uploads.service(bearer as Who).mount("/api/streaming");
         Self {

@@ -49,6 +49,20 @@ struct Watching {
 }
 
 impl Watching {
+    /// The upload, unless it is as it was shown and will change yet. Its parts may be many, and are read only if something changed.
+    async fn look(&self) -> Result<Option<Upload>> {
+        if self.shown.is_some() {
+            let seen = self
+                .uploads
+                .find(&self.caller, self.id.into(), Action::Inspect, PartRange::NONE);
+            let seen = seen.await?;
+            if self.shown == Some(seen.tally.revision) && !seen.record.state.is_final() {
+                return Ok(None);
+            }
+        }
+        self.uploads.status(&self.caller, self.id).await.map(Some)
+    }
+
     async fn next(mut self) -> Option<(Result<Upload>, Self)> {
         if self.done {
             return None;
@@ -59,10 +73,10 @@ impl Watching {
             tokio::pin!(changed);
             // Registered before the look, so that no change falls in between.
             changed.as_mut().enable();
-            match self.uploads.status(&self.caller, self.id).await {
-                Ok(upload) if self.shown == Some(upload.revision()) && !upload.state().is_final() => {}
-                Ok(upload) if self.shown == Some(upload.revision()) => return None,
-                Ok(upload) => {
+            match self.look().await {
+                Ok(None) => {}
+                Ok(Some(upload)) if self.shown == Some(upload.revision()) => return None,
+                Ok(Some(upload)) => {
                     self.shown = Some(upload.revision());
                     self.done = upload.state().is_final();
                     return Some((Ok(upload), self));
