@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use tower_upload::{
     Caller, NewAppend, NewChunk, NewUpload, Uploads,
     access::OwnerOnly,
     blob::object::ObjectOptions,
-    metadata::RedbOptions,
+    metadata::{MemoryMetadata, MetadataStore, RedbOptions},
     upload::{FileName, UploadId},
 };
 
@@ -37,13 +38,19 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) async fn open(url: &str) -> Self {
+    /// `durable`: metadata in redb, every commit synced; else in memory.
+    pub(crate) async fn open(url: &str, durable: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let blobs = ObjectOptions::default().from_url(url).unwrap();
-        let metadata = RedbOptions::default()
-            .open(directory.path().join("metadata.redb"))
-            .await
-            .unwrap();
+        let metadata: Arc<dyn MetadataStore> = match durable {
+            true => Arc::new(
+                RedbOptions::default()
+                    .open(directory.path().join("metadata.redb"))
+                    .await
+                    .unwrap(),
+            ),
+            false => Arc::new(MemoryMetadata::new()),
+        };
         let uploads = Uploads::with(blobs, metadata)
             .authorizer(OwnerOnly)
             .build()

@@ -19,7 +19,7 @@ mod services;
 mod sink;
 mod spread;
 
-use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use engine::Order;
@@ -176,7 +176,7 @@ async fn bytes(asked: &Asked) {
         ("one append of the whole", Order::Append, true),
     ] {
         let sink = Sink::start(true, true, Duration::ZERO);
-        let engine = engine::Engine::open(&url(&sink.url)).await;
+        let engine = engine::Engine::open(&url(&sink.url), false).await;
         sink.take_counts().await;
         let id = engine.upload(len, order, is_announced, asked.at_once).await;
         engine.assemble(id).await;
@@ -198,34 +198,35 @@ async fn assemble(asked: &Asked, url: &str) {
     let parts = len.div_ceil(PART);
     println!("## Assembly of {} MiB, {parts} parts of 5 MiB, on RGW\n", asked.mib);
     let store = floors::store(url);
-    let mut took: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    let (mut bare, mut light, mut durable) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..asked.rounds {
-        let (bare, path) = floors::complete(&store, len, asked.at_once).await;
-        took.entry("bare CompleteMultipartUpload").or_default().push(bare);
+        let (took, path) = floors::complete(&store, len, asked.at_once).await;
+        bare.push(took.as_secs_f64() * 1e3);
         floors::delete(&store, path).await;
-        let engine = engine::Engine::open(url).await;
-        let id = engine.upload(len, Order::Shuffled, true, asked.at_once).await;
-        took.entry("the engine's assemble")
-            .or_default()
-            .push(engine.assemble(id).await);
-        engine.delete(id).await;
-        engine.close().await;
+        for (is_durable, times) in [(false, &mut light), (true, &mut durable)] {
+            let engine = engine::Engine::open(url, is_durable).await;
+            let id = engine.upload(len, Order::Shuffled, true, asked.at_once).await;
+            times.push(engine.assemble(id).await.as_secs_f64() * 1e3);
+            engine.delete(id).await;
+            engine.close().await;
+        }
     }
-    println!("| | ms (quartiles) |\n| --- | --- |");
-    for (name, took) in &took {
+    println!("| | ms (quartiles) | × the bare request |\n| --- | --- | --- |");
+    for (name, times) in [
+        ("bare CompleteMultipartUpload", &bare),
+        ("the engine's assemble, metadata in memory", &light),
+        ("the engine's assemble, metadata in redb, synced", &durable),
+    ] {
+        let ratio = Spread::of(times.iter().zip(&bare).map(|(ours, bare)| ours / bare));
         println!(
-            "| {name} | {} |",
-            Spread::of(took.iter().map(|time| time.as_secs_f64() * 1e3))
+            "| {name} | {} | {:.2} ({:.2} to {:.2}) |",
+            Spread::of(times.iter().copied()),
+            ratio.median,
+            ratio.low,
+            ratio.high
         );
     }
-    let pairs = took["the engine's assemble"]
-        .iter()
-        .zip(&took["bare CompleteMultipartUpload"]);
-    let ratio = Spread::of(pairs.map(|(ours, bare)| ours.as_secs_f64() / bare.as_secs_f64()));
-    println!(
-        "\n{:.2} × the bare request ({:.2} to {:.2})\n",
-        ratio.median, ratio.low, ratio.high
-    );
+    println!();
 }
 
 /// Throughput against the store's own client.
@@ -238,7 +239,7 @@ async fn upload(asked: &Asked, name: &str, url: &str) {
         asked.rounds
     );
     let store = floors::store(url);
-    let engine = engine::Engine::open(url).await;
+    let engine = engine::Engine::open(url, true).await;
     let naive = Server::start("naive", url);
     let ours = Server::start("ours", url);
     let names = [

@@ -71,8 +71,8 @@ pub(crate) fn choose(numbers: &mut Numbers, store_restarts: bool) -> Vec<Harm> {
 
 /// Until so many requests with a body are under way, for a while.
 async fn busy(shared: &Shared) {
-    for _ in 0..200 {
-        if shared.under_way.load(Ordering::SeqCst) >= 2 {
+    for _ in 0..400 {
+        if shared.under_way.load(Ordering::SeqCst) >= 3 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

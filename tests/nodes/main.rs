@@ -92,7 +92,15 @@ impl Run {
         let begun = Instant::now();
         let deadline = begun + Duration::from_secs(30) + BOUND;
         let films: Vec<Film> = (0..FILMS).map(|place| self.film(place)).collect();
-        let running: Vec<_> = films.into_iter().map(|film| tokio::spawn(film.run(deadline))).collect();
+        let mut running = Vec::new();
+        for film in films {
+            // One after the other, so that something is on its way whatever happens when.
+            let wait = Duration::from_millis(self.numbers.below(1500) as u64);
+            running.push(tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                film.run(deadline).await
+            }));
+        }
         for harm in harm::choose(&mut self.numbers, self.cluster.store_restarts()) {
             let (numbers, done) = (&mut self.numbers, &mut self.figures.done);
             harm::inflict(harm, &mut self.cluster, &self.shared, numbers, done).await;
