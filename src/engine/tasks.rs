@@ -10,7 +10,10 @@ use std::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    planted::{Bug, planted},
+};
 
 /// Counts what is under way, so that a shutdown can wait for it.
 #[derive(Clone, Debug, Default)]
@@ -145,6 +148,7 @@ impl<T: Send + 'static> Drop for SeenThrough<T> {
         // Without a runtime the process is ending, and what was not acknowledged may be lost.
         if let Some(work) = self.work.take()
             && Handle::try_current().is_ok()
+            && !planted(Bug::ClaimFreedOnDrop)
         {
             drop(self.tasks.spawn(work));
         }

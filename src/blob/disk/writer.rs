@@ -109,7 +109,7 @@ impl<F: Fs> Writer<F> {
             self.claim.narrow(offset..offset.saturating_add(self.len + len));
         }
         let permit = self.claim.permit().await?;
-        let held_by_request = planted(Bug::ClaimFreedOnDrop) && batch.is_some();
+        let held_by_request = planted(Bug::ClaimFreedOnDrop);
         let (mut by_request, mut by_job) = (None, None);
         *(if held_by_request { &mut by_request } else { &mut by_job }) = Some(permit);
 
