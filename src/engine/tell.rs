@@ -337,6 +337,10 @@ impl Uploads {
                 continue;
             };
             let mut next = snapshot.record;
+            // All is told: what was written down of when to look at it next stays.
+            if next.outbox.is_empty() {
+                continue;
+            }
             for (hook, progress) in tellings.iter().filter_map(|(_, telling)| telling.to_write_down()) {
                 if let Some(delivery) = next.deliveries.get_mut(hook) {
                     delivery.progress = Some(progress);
