@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::join_all};
+use tokio::time::Instant;
 
 use super::{CONTENTION, Uploads, assemble::backoff, contended, live::Spot, tasks::shutting_down};
 use crate::{
@@ -328,10 +329,17 @@ impl Uploads {
     async fn keep_away(&self, id: UploadId, tellings: &[(&Arc<dyn Hook>, Telling)]) {
         let works = tellings.iter().any(|(hook, _)| hook.works());
         let lease = self.inner.config.lease;
-        let mut wait = RETELL / 2;
+        let (mut wait, mut since) = (RETELL / 2, Instant::now());
+        let mut written = Vec::new();
         loop {
             tokio::time::sleep(if works { PACE.min(wait) } else { wait }).await;
-            wait = lease / 3;
+            let progress: Vec<_> = tellings
+                .iter()
+                .filter_map(|(_, telling)| telling.to_write_down())
+                .collect();
+            if progress == written && since.elapsed() < wait {
+                continue;
+            }
             // What does not succeed is done again the next time; at worst another process tells it too.
             let Ok(Some(snapshot)) = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await else {
                 continue;
@@ -341,12 +349,14 @@ impl Uploads {
             if next.outbox.is_empty() {
                 continue;
             }
-            for (hook, progress) in tellings.iter().filter_map(|(_, telling)| telling.to_write_down()) {
-                if let Some(delivery) = next.deliveries.get_mut(hook) {
-                    delivery.progress = Some(progress);
+            for (hook, progress) in &progress {
+                if let Some(delivery) = next.deliveries.get_mut(*hook) {
+                    delivery.progress = Some(*progress);
                 }
             }
-            let _ = self.update(&next, PartsEdit::Keep, Wake::After(lease)).await;
+            if let Ok(Some(_)) = self.update(&next, PartsEdit::Keep, Wake::After(lease)).await {
+                (written, wait, since) = (progress, lease / 3, Instant::now());
+            }
         }
     }
 

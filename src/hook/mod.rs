@@ -2,7 +2,7 @@
 //!
 //! An event is written in one step with the state it speaks of, into the record's outbox, together with the names of the hooks that
 //! want it. Each hook is then told of each upload's events one by one, in their order, until it has heard them: by the process
-//! where it happened, or by any other if that one dies. One hook that fails or works for long holds up no other. An event that was told
+//! where it happened, or by any other if that one dies. One hook that fails holds up no other, nor does one that works for long, but for what happens to the upload while it does. An event that was told
 //! in vain too often becomes a [dead letter](crate::Uploads::dead_letters), which a person can look at and have told again.
 
 use std::{future::Future, time::Duration};
