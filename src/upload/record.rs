@@ -364,7 +364,11 @@ impl Record {
     #[must_use]
     pub fn slides(&self, now: Timestamp) -> bool {
         match (self.state, self.expire_after, self.expires_at) {
-            (State::Open, Some(after), Some(expires)) => now.after(after).since(expires) > after / 16,
+            (State::Open, Some(after), Some(expires)) => {
+                // No longer than a timestamp can say, or it would never be reached.
+                let after = after.min(Duration::from_millis(u64::MAX));
+                now.after(after).since(expires) > after / 16
+            }
             _ => false,
         }
     }
