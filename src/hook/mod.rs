@@ -1,5 +1,8 @@
 //! The host's code that takes part in an upload's life or is told of it: [`Hook`].
 
+#[cfg(all(feature = "ffmpeg", unix))]
+pub mod ffmpeg;
+
 use std::future::Future;
 
 use async_trait::async_trait;
