@@ -51,6 +51,7 @@
 //! | `http` | yes | the service, the layer, the chunk API |
 //! | `disk` | yes | [`DiskBlobs`](blob::DiskBlobs): blobs as files beneath one directory |
 //! | `redb` | yes | [`RedbMetadata`](metadata::RedbMetadata): metadata in one embedded file |
+//! | `ffmpeg` | no | `hook::ffmpeg`: videos become HLS streams, by an ffmpeg that is installed (Unix) |
 //! | `conformance` | no | suites and fault-injecting wrappers for your own stores |
 //! | `benchmark` | no | the same work on any pair of stores, measured and plotted |
 //!

@@ -139,11 +139,14 @@ impl fmt::Debug for Job {
 
 impl Transcoder {
     async fn open(options: TranscodeOptions) -> Result<Self, TranscodeError> {
+        Self::contained(options, Wrapper::detect().await).await
+    }
+
+    async fn contained(options: TranscodeOptions, wrapper: Wrapper) -> Result<Self, TranscodeError> {
         let program = |name| {
             find(name).ok_or_else(|| missing("ffmpeg and ffprobe are not installed, or not where the options say"))
         };
         let (ffmpeg, ffprobe) = (program(&options.ffmpeg)?, program(&options.ffprobe)?);
-        let wrapper = Wrapper::detect().await;
         if options.require_containment && !wrapper.containment.is_full() {
             let message = format!("This machine cannot contain ffmpeg in full: {:?}", wrapper.containment);
             return Err(TranscodeError::new(TranscodeErrorKind::Uncontained, message));
@@ -240,6 +243,7 @@ impl Shared {
         let spec = Spec {
             command: self.command(program, args, MOST as u64),
             dir,
+            namespace: self.wrapper.containment.processes,
             deadline,
             stall: self.options.limits.stall,
             meter: None,

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
     sync::oneshot,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -33,6 +33,8 @@ pub(super) struct Spec<'a> {
     pub(super) command: Command,
     /// Its working directory.
     pub(super) dir: &'a Path,
+    /// The command's first program is the parent of a process namespace.
+    pub(super) namespace: bool,
     pub(super) deadline: Instant,
     pub(super) stall: Duration,
     /// A directory and the bytes that may lie in it.
@@ -56,7 +58,7 @@ pub(super) async fn run(
     cancel: &Cancel,
     mut hear: impl FnMut(&[u8]) -> Heard,
 ) -> Result<(), TranscodeError> {
-    let mut running = Running::start(spec.command, spec.dir).await?;
+    let mut running = Running::start(spec.command, spec.dir, spec.namespace).await?;
     let (mut stdout, mut stderr) = (running.child.stdout.take(), running.child.stderr.take());
     let (mut out, mut err) = ([0; 4096], [0; 4096]);
     let mut tail = Tail::default();
@@ -73,7 +75,8 @@ pub(super) async fn run(
             status = running.child.wait() => break status.map_err(TranscodeError::io),
             _ = tick.tick() => if let Some((directory, most)) = &spec.meter {
                 let now = measure(directory.clone()).await;
-                if now > *most {
+                // The limit on a file's size stops it at the very byte.
+                if now >= *most {
                     break Err(reached(Limit::Output));
                 }
                 if now != written {
@@ -222,13 +225,14 @@ async fn measure(directory: PathBuf) -> u64 {
 struct Running {
     child: Child,
     group: Option<Pid>,
+    namespace: bool,
     /// Lets the thread that is its parent end.
     _parent: mpsc::Sender<()>,
 }
 
 impl Running {
     /// The kernel kills the child when the thread that started it ends. The runtime's threads may end at any time: it gets one of its own, which sleeps.
-    async fn start(mut command: Command, dir: &Path) -> Result<Self, TranscodeError> {
+    async fn start(mut command: Command, dir: &Path, namespace: bool) -> Result<Self, TranscodeError> {
         command
             .current_dir(dir)
             .stdout(std::process::Stdio::piped())
@@ -243,6 +247,7 @@ impl Running {
             };
             let running = spawned.map(|child| Self {
                 group: child.id().and_then(|id| Pid::from_raw(id.cast_signed())),
+                namespace,
                 child,
                 _parent: alive,
             });
@@ -266,26 +271,32 @@ impl Running {
         }
     }
 
-    /// Kills what is left and reaps the child.
+    /// Kills what is left, reaps the child and waits until all of its group are gone: they may still write.
     async fn end(&mut self) {
-        if let Some(leader) = self.child.id() {
-            // If the child is the parent of a namespace's init it should live to reap that one: killed first it would leave it to
-            // whoever is the machine's init, which in a container may be the server itself.
+        if let Some(leader) = self.child.id().filter(|_| self.namespace) {
+            // The namespace's init goes first, and with it all of the namespace before its parent reaps it. Killed before its init,
+            // the parent would leave that one to the machine's init, which in a container may be the server itself.
             let children = fs::read_to_string(format!("/proc/{leader}/task/{leader}/children")).unwrap_or_default();
-            let children = children
+            for child in children
                 .split_whitespace()
-                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
-            let killed = children
-                .filter(|child| kill_process(*child, Signal::KILL).is_ok())
-                .count();
-            if killed > 0 {
-                let _gone = timeout(Duration::from_millis(100), self.child.wait()).await;
+                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+            {
+                let _gone_already = kill_process(child, Signal::KILL);
             }
+            // It may have no child yet.
+            let patience = if children.is_empty() { 0 } else { 5 };
+            let _gone = timeout(Duration::from_secs(patience), self.child.wait()).await;
         }
         self.kill_group();
-        if self.child.wait().await.is_ok() {
-            self.group = None;
+        let _reaped = self.child.wait().await;
+        for wait in 0..40 {
+            let gone = self.group.is_none_or(|group| test_kill_process_group(group).is_err());
+            if gone {
+                break;
+            }
+            sleep(Duration::from_millis(wait)).await;
         }
+        self.group = None;
     }
 
     /// Also after the child was reaped: others of its group may live. Its number is free for a new group only when they are all gone.

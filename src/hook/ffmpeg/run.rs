@@ -214,6 +214,7 @@ impl Run<'_> {
         let spec = Spec {
             command: self.shared.command(&self.shared.ffmpeg, &args, limits.output),
             dir: self.dir.path(),
+            namespace: self.shared.wrapper.containment.processes,
             deadline: self.deadline(),
             stall: limits.stall,
             meter: Some((output.clone(), limits.output)),

@@ -73,7 +73,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        let _as_good_as_can_be = fs::remove_dir_all(&self.path);
+        remove(&self.path);
     }
 }
 
@@ -131,7 +131,19 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        let _as_good_as_can_be = fs::remove_dir_all(&self.path);
+        remove(&self.path);
+    }
+}
+
+/// Something that was killed, and is not dead yet, may put a file there at the same time.
+fn remove(directory: &Path) {
+    for _ in 0..20 {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            _ => return,
+        }
     }
 }
 

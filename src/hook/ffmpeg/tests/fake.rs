@@ -66,10 +66,13 @@ impl Stage {
             .with_limits(limits)
     }
 
-    /// Runs it to the end. Whatever happened, nothing is left.
     async fn ends(&self, options: TranscodeOptions) -> TranscodeError {
+        self.ends_with(options.open().await.unwrap()).await
+    }
+
+    /// Runs it to the end. Whatever happened, nothing is left.
+    async fn ends_with(&self, transcoder: Transcoder) -> TranscodeError {
         let shelf = Arc::new(Shelf::default());
-        let transcoder = options.open().await.unwrap();
         let result: Result<Outcome, _> = run(&transcoder, &self.source, &shelf).await;
         let error = result.unwrap_err();
         self.nobody_left();
@@ -147,7 +150,10 @@ async fn each_way_to_fail_has_its_name() {
         ("kill -TERM $$", Crashed),
         ("yes error | head -c 30000000 >&2; exit 1", Refused),
         ("yes error >&2", LimitReached(Limit::Stall)),
-        ("exec cat /dev/zero > out/00000.m4s", LimitReached(Limit::Output)),
+        (
+            "while :; do head -c 500000 /dev/zero; done > out/00000.m4s",
+            LimitReached(Limit::Output),
+        ),
         (
             "i=0; while :; do i=$((i+1)); head -c 500000 /dev/zero > out/$i.m4s; done",
             LimitReached(Limit::Output),
@@ -178,14 +184,15 @@ async fn each_way_to_fail_has_its_name() {
         ),
     ];
     for (acts, kind) in cases {
-        let stage = Stage::new(acts);
-        let error = stage.ends(stage.options()).await;
-        assert_eq!(error.kind(), kind, "{acts}: {error:?}");
-        assert_eq!(
-            error.is_retryable(),
-            !matches!(kind, Broken | Refused | LimitReached(Limit::Memory | Limit::Output)),
-            "{acts}"
-        );
+        // As well as the machine can, and with nothing but the process group.
+        for wrapper in [contain::Wrapper::detect().await, contain::Wrapper::default()] {
+            let stage = Stage::new(acts);
+            let transcoder = Transcoder::contained(stage.options(), wrapper).await.unwrap();
+            let error = stage.ends_with(transcoder).await;
+            assert_eq!(error.kind(), kind, "{acts}: {error:?}");
+            let is_final = matches!(kind, Broken | Refused | LimitReached(Limit::Memory | Limit::Output));
+            assert_eq!(error.is_retryable(), !is_final, "{acts}");
+        }
     }
 }
 
@@ -330,6 +337,7 @@ async fn a_run_that_is_dropped_at_any_moment_leaves_nothing() {
 
 impl Stage {
     async fn nobody_left_soon(&self) {
+        let mut left = None;
         for _ in 0..500 {
             let home = fs::read_dir(self.bench.path("work"))
                 .unwrap()
@@ -337,12 +345,13 @@ impl Stage {
                 .unwrap()
                 .unwrap()
                 .path();
-            if processes_with(&self.long).is_empty() && fs::read_dir(home).unwrap().next().is_none() {
+            left = fs::read_dir(home).unwrap().next();
+            if processes_with(&self.long).is_empty() && left.is_none() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{:?}", processes_with(&self.long));
+        panic!("{:?}, {left:?}", processes_with(&self.long));
     }
 }
 
