@@ -14,6 +14,8 @@ fn tiny(bench: &Bench) -> TranscodeOptions {
 /// Playlists and scripts that name `canary` and `address`.
 fn scripts(canary: &str, address: &str) -> Vec<String> {
     vec![
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\ncanary.ts\n#EXT-X-ENDLIST\n".to_owned(),
+        "ffconcat version 1.0\nfile canary.ts\n".to_owned(),
         format!(
             "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{canary}\n#EXTINF:1,\nhttp://{address}/a.ts\n#EXT-X-ENDLIST\n"
         ),
@@ -42,7 +44,7 @@ async fn a_playlist_that_poses_as_a_video_is_refused_before_any_program_sees_it(
     fs::write(&probe, format!("#!/bin/sh\ntouch {}\nexit 1\n", started.display())).unwrap();
     fs::set_permissions(&probe, fs::Permissions::from_mode(0o755)).unwrap();
     let transcoder = tiny(&bench).with_programs("ffmpeg", &probe).open().await.unwrap();
-    let canary = bench.path("canary");
+    let canary = bench.path("canary.ts");
     fs::write(&canary, "secret").unwrap();
     for script in scripts(canary.to_str().unwrap(), "127.0.0.1:9") {
         let video = bench.path("video.mp4");
@@ -75,7 +77,7 @@ fn even_past_the_first_look_a_playlist_opens_nothing() {
         return;
     };
     let bench = Bench::new();
-    let canary = bench.path("canary");
+    let canary = bench.path("canary.ts");
     fs::write(&canary, "secret").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
