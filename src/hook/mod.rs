@@ -5,6 +5,9 @@
 //! where it happened, or by any other if that one dies. One hook that fails holds up no other, nor does one that works for long, but for what happens to the upload while it does. An event that was told
 //! in vain too often becomes a [dead letter](crate::Uploads::dead_letters), which a person can look at and have told again.
 
+#[cfg(all(feature = "ffmpeg", unix))]
+pub mod ffmpeg;
+
 use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
