@@ -51,6 +51,23 @@ pub trait Hook: Send + Sync + 'static {
         Duration::from_secs(300)
     }
 
+    /// What it goes on to do after an assembly, as a sentence for the one who uploaded; told with the outcome of the
+    /// assembly by protocols that have a place for it.
+    fn announcement(&self) -> Option<&str> {
+        None
+    }
+
+    /// Called once before the engine begins its work: looks whether what the hook needs is there.
+    ///
+    /// # Errors
+    /// Any keeps the engine from being built.
+    async fn open(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called when the engine has [shut down](crate::Uploads::shutdown): ends what the hook still has running.
+    async fn close(&self) {}
+
     /// Asked before an upload exists: an error vetoes it and is answered as it is; `record` may be
     /// changed in its metadata, file name and final key.
     async fn before_create(&self, record: &mut Record) -> Result<()> {
