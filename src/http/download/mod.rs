@@ -15,12 +15,12 @@ mod range;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
+pub(super) use self::media::{disposition, media_type_by_name, safe_media_type};
+pub(super) use self::range::Asked;
 use self::{media::media_type, precondition::Precondition, range::asked};
-pub(super) use self::{
-    media::{disposition, media_type_by_name, safe_media_type},
-    precondition::entity_tags,
-    range::{Asked, range},
-};
+use self::{media::media_type, precondition::Precondition, range::asked};
+#[cfg(any(test, feature = "conformance"))]
+pub(super) use self::{precondition::entity_tags, range::range};
 use super::{body::UploadBody, content_digest};
 use crate::{
     access::{Action, Caller},
