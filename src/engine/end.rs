@@ -127,8 +127,9 @@ impl Uploads {
         if record.key_held && record.blob.is_some() {
             self.inner.blobs.delete(&record.key).await?;
         }
+        let cleared = self.clear_derived(record).await?;
         let next = Record {
-            staged: false,
+            staged: !cleared,
             key_held: false,
             ..record.clone()
         };

@@ -10,6 +10,7 @@ pub(crate) mod checksum;
 mod clock;
 mod concat;
 mod create;
+mod derived;
 mod driver;
 mod end;
 mod intake;
@@ -33,6 +34,8 @@ use std::{
     },
     time::Duration,
 };
+
+use futures_util::future::join_all;
 
 pub use append::NewAppend;
 pub use audit::{Audit, Finding, Problem, Swept};
@@ -174,6 +177,8 @@ impl Uploads {
     /// be resumed, by this process or the next.
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.tasks.close(deadline).await;
+        let closing = join_all(self.inner.config.hooks.iter().map(|hook| hook.close()));
+        let _ = tokio::time::timeout(deadline, closing).await;
         let driver = self
             .inner
             .driver

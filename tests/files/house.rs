@@ -21,7 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tower_upload::{
-    Authorizer, Caller, Clock, Digest, Error, Key, NewUpload, Result, UploadId, Uploads,
+    Authorizer, Builder, Caller, Clock, Digest, Error, Key, NewUpload, Ready, Result, UploadId, Uploads,
     access::{Action, Denied, OwnerOnly, Subject},
     blob::{BlobBody, BlobStore, ByteRange, Completed, DiskBlobs, Limits, PartWriter, Slot},
     http::{FileService, UrlSigner},
@@ -127,6 +127,12 @@ impl BlobStore for Watched {
     async fn delete(&self, key: &Key) -> Result<()> {
         self.inner.delete(key).await
     }
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.inner.put(key, bytes).await
+    }
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        self.inner.clear(folder).await
+    }
 }
 
 /// Owners only, until they are locked out.
@@ -163,17 +169,21 @@ pub(crate) const KEY: [u8; 32] = [7; 32];
 
 impl House {
     pub(crate) async fn new(set: impl FnOnce(FileService<Who>) -> FileService<Who>) -> Self {
+        Self::built(|builder| builder, set).await
+    }
+
+    pub(crate) async fn built(
+        build: impl FnOnce(Builder<Ready>) -> Builder<Ready>,
+        set: impl FnOnce(FileService<Who>) -> FileService<Who>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (seen, locked_out) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
         let blobs = Watched {
             inner: DiskBlobs::open(directory.path()).await.unwrap(),
             seen: seen.clone(),
         };
-        let uploads = Uploads::with(blobs, MemoryMetadata::new())
-            .authorizer(Door(locked_out.clone()))
-            .build()
-            .await
-            .unwrap();
+        let builder = Uploads::with(blobs, MemoryMetadata::new()).authorizer(Door(locked_out.clone()));
+        let uploads = build(builder).build().await.unwrap();
         let hands = Hands(Arc::new(AtomicU64::new(1_000_000_000)));
         let signer = UrlSigner::new(KEY).unwrap().with_clock(hands.clone());
         let service = set(uploads.files(bearer as Who).signed(signer.clone()));
@@ -246,6 +256,10 @@ impl House {
         };
         reply.is_whole = read.is_ok() && reply.body.len() == expected;
         reply
+    }
+
+    pub(crate) async fn get_at(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.ask(&format!("GET /media/{path}"), headers).await
     }
 
     /// As ann.

@@ -1,6 +1,7 @@
 //! Finished files over real HTTP: what is sent, to whom, and what is left when a client goes.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
+mod hls;
 mod hostile;
 mod house;
 mod signed;

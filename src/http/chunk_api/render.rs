@@ -1,5 +1,7 @@
 //! Answers: `{"success": true, "data": {…}}` and `{"success": false, "error": {…}}`.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
@@ -79,7 +81,7 @@ struct Session {
 
 #[derive(Serialize)]
 struct Assembled<'a> {
-    message: &'static str,
+    message: Cow<'static, str>,
     video_id: &'a Value,
     video_path: &'a str,
     chunks_assembled: u32,
@@ -255,11 +257,11 @@ pub(super) fn list(uploads: &[Upload], skip: u64, limit: u64) -> Response<Upload
 }
 
 /// As the client named the video, so it is named.
-pub(super) fn assembled_by_name(upload: &Upload, video_id: &Value) -> Response<UploadBody> {
-    success(assembled(upload, video_id, None))
+pub(super) fn assembled_by_name(upload: &Upload, video_id: &Value, announcement: Option<&str>) -> Response<UploadBody> {
+    success(assembled(upload, video_id, announcement, None))
 }
 
-pub(super) fn assembled_by_id(upload: &Upload) -> Response<UploadBody> {
+pub(super) fn assembled_by_id(upload: &Upload, announcement: Option<&str>) -> Response<UploadBody> {
     let video_id = upload.target().map_or(Value::Null, |target| {
         let text = target.as_str();
         let number = digits(text).filter(|number| number.to_string() == text);
@@ -269,26 +271,24 @@ pub(super) fn assembled_by_id(upload: &Upload) -> Response<UploadBody> {
         size: upload.size(),
         checksum: upload.checksum().map(|digest| digest.to_string()),
     };
-    success(assembled(upload, &video_id, Some(file)))
+    success(assembled(upload, &video_id, announcement, Some(file)))
 }
 
-fn assembled<'a>(upload: &'a Upload, video_id: &'a Value, file: Option<File>) -> Assembled<'a> {
+/// `announcement` says what goes on with the video now.
+fn assembled<'a>(
+    upload: &'a Upload,
+    video_id: &'a Value,
+    announcement: Option<&str>,
+    file: Option<File>,
+) -> Assembled<'a> {
+    const MESSAGE: &str = "Video assembled successfully.";
     Assembled {
-        message: if transcodes(upload) {
-            "Video assembled successfully. HLS conversion in progress."
-        } else {
-            "Video assembled successfully."
-        },
+        message: announcement.map_or(MESSAGE.into(), |more| format!("{MESSAGE} {more}").into()),
         video_id,
         video_path: upload.key().as_str(),
         chunks_assembled: upload.plan().chunks.unwrap_or(upload.tally().parts),
         file,
     }
-}
-
-/// Whether a transcoding hook takes over.
-const fn transcodes(_upload: &Upload) -> bool {
-    false
 }
 
 /// 204.

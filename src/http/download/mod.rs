@@ -11,23 +11,23 @@ mod media;
 mod multipart;
 mod precondition;
 mod range;
+mod source;
 
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
 pub(super) use self::media::{disposition, media_type_by_name, safe_media_type};
 pub(super) use self::range::Asked;
-use self::{media::media_type, precondition::Precondition, range::asked};
-use self::{media::media_type, precondition::Precondition, range::asked};
+use self::{media::media_type, precondition::Precondition, range::asked, source::Source};
 #[cfg(any(test, feature = "conformance"))]
 pub(super) use self::{precondition::entity_tags, range::range};
 use super::{body::UploadBody, content_digest};
 use crate::{
     access::{Action, Caller},
-    blob::{BlobBody, ByteRange},
-    engine::{Upload, Uploads},
+    blob::ByteRange,
+    engine::{Crc64, Upload, Uploads},
     error::{Error, ErrorKind, Result},
-    upload::{Digest, Key, State, UploadId},
+    upload::{Blob, DerivedName, Digest, State, UploadId},
 };
 
 /// Answers GET and HEAD for the content of an upload, as an attachment.
@@ -59,29 +59,6 @@ pub(super) struct Content {
     pub(super) source: Source,
 }
 
-/// Where the bytes of a content are had from.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
-    pub(super) uploads: Uploads,
-    pub(super) caller: Caller,
-    pub(super) id: UploadId,
-    pub(super) key: Key,
-}
-
-impl Source {
-    /// For a caller who has just been allowed to.
-    async fn open_now(&self, range: ByteRange) -> Result<BlobBody> {
-        let read = self.uploads.read_key(&self.key, range).await;
-        read.map_err(without_content)
-    }
-
-    /// Asks once more whether the caller may: much may have happened since the answer began.
-    async fn open(&self, range: ByteRange) -> Result<BlobBody> {
-        let read = self.uploads.read(&self.caller, self.id, range).await;
-        read.map(|(_, bytes)| bytes).map_err(without_content)
-    }
-}
-
 impl Content {
     /// The blob of an upload that the caller was allowed to read.
     pub(super) fn of(uploads: &Uploads, caller: &Caller, upload: &Upload) -> Result<Self> {
@@ -95,12 +72,36 @@ impl Content {
             disposition: disposition("attachment", upload.file_name().as_str()),
             cache_control: HeaderValue::from_static("private, no-cache"),
             digests: digests.into_iter().flatten().collect(),
-            source: Source {
-                uploads: uploads.clone(),
-                caller: caller.clone(),
-                id: upload.id(),
-                key: upload.key().clone(),
-            },
+            source: Source::blob(uploads, caller, upload),
+        })
+    }
+
+    /// A file that a hook made of an upload's blob. No stranger has written it: its name says what it is.
+    pub(super) async fn derived(uploads: &Uploads, caller: &Caller, id: UploadId, name: &DerivedName) -> Result<Self> {
+        let found = uploads.find_derived(caller, id, name).await;
+        let (key, Blob { size, .. }) = found.map_err(without_content)?;
+        let file_name = name.as_str().rsplit('/').next().unwrap_or_default();
+        let (etag, size, source) = if may_change(name.as_str()) && size <= MAX_WHOLE {
+            let bytes = source::whole(uploads, &key).await.map_err(without_content)?;
+            let crc64 = Crc64::of(&bytes);
+            (format!("\"{crc64:016x}\""), bytes.len() as u64, Source::Memory(bytes))
+        } else {
+            (
+                format!("\"{size:x}\""),
+                size,
+                Source::derived(uploads, caller, id, name, key),
+            )
+        };
+        Ok(Self {
+            size,
+            etag,
+            media_type: media_type_by_name(file_name)
+                .unwrap_or("application/octet-stream")
+                .to_owned(),
+            disposition: disposition("inline", file_name),
+            cache_control: HeaderValue::from_static("private, no-cache"),
+            digests: Vec::new(),
+            source,
         })
     }
 
@@ -181,6 +182,16 @@ impl Content {
         }
         response
     }
+}
+
+/// Files of a stream that may be put anew are read whole, up to this many bytes: what is told of them must be of one and the
+/// same. They are playlists and a poster.
+const MAX_WHOLE: u64 = 4 << 20;
+
+/// Whether another file may take the place of one of this name: playlists, and what lies in no folder of its own. What does,
+/// belongs to one attempt and is never written again.
+pub(super) fn may_change(name: &str) -> bool {
+    !name.contains('/') || name.ends_with(".m3u8")
 }
 
 /// Size of the blob in bytes, once there is one.

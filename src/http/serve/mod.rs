@@ -29,7 +29,7 @@ use super::{
     body::UploadBody,
     cors::{Cors, Origin},
     door::refuse_nobody,
-    download::{Content, disposition, media_type_by_name, safe_media_type},
+    download::{Content, disposition, may_change, media_type_by_name, safe_media_type},
     service::{UploadFuture, without_body},
 };
 use crate::{
@@ -202,7 +202,11 @@ async fn send(
             content.cache_control = settings.caching.of_file(left);
             content.answer(parts).await
         }
-        What::Hls(_) => Err(Error::not_found()),
+        What::Hls(name) => {
+            let mut content = Content::derived(uploads, caller, route.id, name).await?;
+            content.cache_control = settings.caching.of_derived(name.as_str(), left);
+            content.answer(parts).await
+        }
     }
 }
 
@@ -224,6 +228,17 @@ fn signed(settings: &Settings, route: &Route) -> Result<Option<Signed>, Error> {
 const OCTETS: &str = "application/octet-stream";
 
 impl CachePolicy {
+    /// Of part of an HLS stream, in the same way.
+    fn of_derived(&self, name: &str, left: Option<Duration>) -> HeaderValue {
+        if may_change(name) {
+            Caching::Revalidated.header(None)
+        } else if left.is_some() {
+            self.signed.header(left)
+        } else {
+            self.segments.header(left)
+        }
+    }
+
     /// Of a file that can be read for `left` yet, if the address says so.
     fn of_file(&self, left: Option<Duration>) -> HeaderValue {
         let caching = if left.is_some() { self.signed } else { self.files };

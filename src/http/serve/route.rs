@@ -1,6 +1,9 @@
 //! What a path below the mount of the service of files names.
 
-use crate::{http::path::Path, upload::UploadId};
+use crate::{
+    http::path::Path,
+    upload::{DerivedName, UploadId},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
@@ -13,12 +16,9 @@ pub(super) struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     File,
-    /// What was made of it: a name within its HLS stream.
-    Hls(String),
+    /// What was made of it: a file of its HLS stream.
+    Hls(DerivedName),
 }
-
-/// The most folders and names of something within an HLS stream.
-const DEPTH: usize = 4;
 
 impl Route {
     /// `None` for what names nothing.
@@ -31,11 +31,8 @@ impl Route {
         let (id, what) = match rest[..] {
             [id] => (id, What::File),
             [id, "hls", ref name @ ..] => {
-                let is_name = (1..=DEPTH).contains(&name.len()) && name.iter().all(|segment| is_plain(segment));
-                if !is_name || path.ends_with('/') {
-                    return None;
-                }
-                (id, What::Hls(name.join("/")))
+                let name = DerivedName::parse(&name.join("/")).ok();
+                (id, What::Hls(name.filter(|_| !path.ends_with('/'))?))
             }
             _ => return None,
         };
@@ -47,23 +44,15 @@ impl Route {
     }
 }
 
-/// Only such names are ever given to something that was made.
-fn is_plain(segment: &str) -> bool {
-    segment.len() <= 100
-        && !segment.starts_with(['.', '-'])
-        && segment
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-}
-
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn paths_name_files() {
         let id = UploadId::from_bytes([7; 16]);
-        let hls = |name: &str| What::Hls(name.to_owned());
+        let hls = |name: &str| What::Hls(DerivedName::parse(name).unwrap());
         for (path, token, what) in [
             (format!("/{id}"), None, What::File),
             (format!("/{id}/"), None, What::File),
@@ -98,8 +87,8 @@ mod tests {
             format!("/{id}/hls/.hidden"),
             format!("/{id}/hls/a b.ts"),
             format!("/{id}/hls/ä.ts"),
-            format!("/{id}/hls/a/b/c/d/e.ts"),
-            format!("/{id}/hls/{}.ts", "a".repeat(100)),
+            format!("/{id}/hls/a/b/c/d/e/f/g/h/i.ts"),
+            format!("/{id}/hls/{}.ts", "a".repeat(101)),
             format!("/s/s/1.a.x/{id}"),
         ] {
             assert_eq!(Route::parse(&path), None, "{path}");
