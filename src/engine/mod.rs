@@ -167,6 +167,12 @@ impl Uploads {
         }
     }
 
+    /// The bytes under the key of an upload that the caller was found to be allowed to read a moment ago.
+    #[cfg(feature = "http")]
+    pub(crate) async fn read_key(&self, key: &crate::upload::Key, range: ByteRange) -> Result<BlobBody> {
+        self.inner.blobs.read(key, range).await
+    }
+
     /// Lets running requests come to their end until `deadline`, refuses new ones, then stops the driver. What is cut can
     /// be resumed, by this process or the next.
     pub async fn shutdown(&self, deadline: Duration) {

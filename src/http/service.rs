@@ -131,7 +131,7 @@ where
             path,
             parts,
         };
-        UploadFuture(Box::pin(async move {
+        UploadFuture::new(async move {
             let (settings, origin) = (exchange.settings.clone(), Origin::of(&exchange.parts));
             let preflight = settings.cors.as_ref().and_then(|cors| cors.preflight(&exchange.parts));
             let mut response = match preflight {
@@ -156,7 +156,7 @@ where
             } else {
                 response
             }
-        }))
+        })
     }
 }
 
@@ -192,6 +192,12 @@ where
 #[must_use = "futures do nothing unless polled"]
 pub struct UploadFuture(Pin<Box<dyn Future<Output = Response<UploadBody>> + Send>>);
 
+impl UploadFuture {
+    pub(super) fn new(answer: impl Future<Output = Response<UploadBody>> + Send + 'static) -> Self {
+        Self(Box::pin(answer))
+    }
+}
+
 impl Future for UploadFuture {
     type Output = Result<Response<UploadBody>, Infallible>;
 
@@ -208,7 +214,7 @@ impl fmt::Debug for UploadFuture {
 
 /// The answer to HEAD: that to GET, with its length but not its body. Whoever sent another method waits for as many bytes as the
 /// length says, which are none.
-fn without_body(response: Response<UploadBody>, sent_as_head: bool) -> Response<UploadBody> {
+pub(super) fn without_body(response: Response<UploadBody>, sent_as_head: bool) -> Response<UploadBody> {
     let (mut parts, body) = response.into_parts();
     let len = if sent_as_head {
         body.size_hint().exact()
