@@ -55,6 +55,7 @@
 //! | `postgres-tls` | no | TLS for it |
 //! | `object-store` | no | `ObjectBlobs`: blobs in any store of the `object_store` crate |
 //! | `aws`, `gcp`, `azure` | no | S3 and what speaks it, Google Cloud Storage, Azure Blob Storage for it |
+//! | `webhook` | no | [`Webhook`](hook::webhook::Webhook): events told to an HTTPS receiver, signed |
 //! | `conformance` | no | suites and fault-injecting wrappers for your own stores |
 //! | `benchmark` | no | the same work on any pair of stores, measured and plotted |
 //!
