@@ -41,7 +41,7 @@ mod sign;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::Uri;
+use http::{StatusCode, Uri};
 use serde::Serialize;
 
 use self::send::Receiver;
@@ -50,6 +50,7 @@ use super::{Hook, Telling};
 use crate::{
     engine::{Clock as _, SystemClock},
     error::{Error, ErrorKind, Result},
+    observe,
     upload::{Event, EventKind, FileName, Key, Owner, Target, UploadId},
 };
 
@@ -109,7 +110,9 @@ impl Webhook {
                 "{} did not answer within {seconds} s",
                 self.receiver.host()
             )))
-        })?;
+        });
+        observe::webhook(&self.name, status.as_ref().ok().map(StatusCode::as_u16));
+        let status = status?;
         match status.as_u16() {
             200..=299 => Ok(()),
             410 => Err(Error::new(
