@@ -19,6 +19,7 @@ Takes large videos in pieces, and resumes.
 --lease SECS         after so long another server goes on with what one had begun to finish and died
 --max-size BYTES     the largest file
 --memory-budget BYTES  of bodies in memory at once
+--metrics ADDR       figures for Prometheus at http://ADDR/metrics, for whoever reaches that address (feature metrics)
 ";
 
 /// The command line, parsed.
@@ -42,6 +43,7 @@ pub struct Args {
     pub lease: Option<Duration>,
     pub max_size: Option<u64>,
     pub memory_budget: Option<u64>,
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Args {
@@ -62,6 +64,7 @@ impl Args {
             lease: None,
             max_size: None,
             memory_budget: None,
+            metrics: None,
         };
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -97,6 +100,10 @@ impl Args {
                 "--lease" => parsed.lease = Some(Duration::from_secs(number("--lease", &value()?)?)),
                 "--max-size" => parsed.max_size = Some(number("--max-size", &value()?)?),
                 "--memory-budget" => parsed.memory_budget = Some(number("--memory-budget", &value()?)?),
+                "--metrics" => {
+                    let address = value()?.parse();
+                    parsed.metrics = Some(address.map_err(|_| "--metrics is an address as in 127.0.0.1:9090")?);
+                }
                 _ => return Err(format!("{flag} is no flag; --help lists them")),
             }
             if inline.is_some() {
