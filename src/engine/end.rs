@@ -5,6 +5,7 @@ use crate::{
     access::{Action, Caller},
     error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
+    observe,
     planted::{Bug, planted},
     upload::{EventKind, Intent, Layout, Record, State, UploadId, Wake},
 };
@@ -87,6 +88,7 @@ impl Uploads {
             }
             let wake = self.end_wake(&next);
             if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+                observe::ended(&changed);
                 drop(turn);
                 let uploads = self.clone();
                 let cleaning = self.inner.tasks.spawn(async move { uploads.after_end(&changed).await });
@@ -108,6 +110,7 @@ impl Uploads {
         self.push_event(&mut next, EventKind::Expired);
         let wake = self.end_wake(&next);
         if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+            observe::ended(&changed);
             self.after_end(&changed).await;
         }
         Ok(())
