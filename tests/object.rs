@@ -270,17 +270,24 @@ async fn whole_uploads(service: &Service) {
         lab.publish(id, &whole[..len], &format!("a file of {len} bytes")).await;
     }
 
-    let lab = Lab::new(service).await;
-    let mut ids = Vec::new();
-    for piece in whole.chunks(11 * MIB) {
-        let new = NewUpload::new("a.mp4").size(piece.len() as u64).partial();
-        let id = lab.uploads.create(&alice(), new).await.unwrap().id();
-        lab.append(id, piece, piece.len()).await;
-        ids.push(id);
+    for (what, step, most) in [
+        ("joined", 11 * MIB, 1.01),
+        ("joined, of appends of 7 MiB", 7 * MIB, 1.7),
+        ("joined, of appends too small for parts", 2_000_000, 2.4),
+    ] {
+        let lab = Lab::new(service).await;
+        let mut ids = Vec::new();
+        for piece in whole.chunks(11 * MIB) {
+            let new = NewUpload::new("a.mp4").size(piece.len() as u64).partial();
+            let id = lab.uploads.create(&alice(), new).await.unwrap().id();
+            lab.append(id, piece, step).await;
+            ids.push(id);
+        }
+        let new = NewUpload::new("a.mp4");
+        let upload = lab.uploads.concatenate(&alice(), new, &ids, false).await.unwrap();
+        let ratio = lab.publish(upload.id(), &whole, what).await;
+        assert!(ratio < most, "{what}: {ratio}");
     }
-    let new = NewUpload::new("a.mp4");
-    let upload = lab.uploads.concatenate(&alice(), new, &ids, false).await.unwrap();
-    lab.publish(upload.id(), &whole, "joined").await;
 }
 
 /// A part that is written over is named, and can be sent again; what nothing speaks of is swept.

@@ -23,16 +23,18 @@
 mod client;
 mod floors;
 mod load;
-mod machine;
 mod ours;
 mod process;
 mod report;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{path::PathBuf, time::Duration};
 
 use load::{Flow, Load};
 use process::{Kind, Server};
 use report::{Measured, Table};
+use support::machine;
 
 const MIB: u64 = 1 << 20;
 
@@ -213,12 +215,12 @@ fn measure(contender: &Contender, load: &Load, directory: &tempfile::TempDir, ch
         return floors::disk(load, directory.path());
     }
     let server = Server::start(contender.kind, directory.path(), false);
-    let url = client::Url::new(server.address);
+    let url = client::Url::new(server.address());
     // The first requests open connections, files and code that later ones find warm.
     load.warm(contender.flow, &url);
-    let before = server.usage();
+    let before = server.cpu();
     let sent = load.run(contender.flow, &url);
-    let usage = server.usage().since(&before);
+    let usage = server.cpu() - before;
     let peak = server.peak();
     drop(server);
     if check && matches!(contender.kind, Kind::Ours { .. }) {
@@ -238,7 +240,7 @@ fn syscalls(args: &Args, load: &Load, contenders: &[Contender]) {
             .tempdir_in(&args.dir)
             .unwrap();
         let server = Server::start(contender.kind, directory.path(), true);
-        load.run(contender.flow, &client::Url::new(server.address));
+        load.run(contender.flow, &client::Url::new(server.address()));
         let counts = server.syscalls();
         let per_gib = |names: &[&str]| {
             let calls: u64 = names.iter().filter_map(|name| counts.get(*name)).sum();

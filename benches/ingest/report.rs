@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     load::{Load, Sent},
-    process::Usage,
+    support::Spread,
 };
 
 /// One server in one round.
@@ -25,14 +25,15 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    pub(crate) fn new(load: &Load, mut sent: Sent, used: Option<(Usage, u64)>) -> Self {
+    /// `used`: seconds on a processor, and the most bytes that were resident.
+    pub(crate) fn new(load: &Load, mut sent: Sent, used: Option<(f64, u64)>) -> Self {
         sent.latencies.sort_unstable();
         let seconds = sent.took.as_secs_f64();
         let bytes = load.bytes() as f64;
         let is_files = load.is_small();
-        let cpu = |usage: Usage| match is_files {
-            true => usage.cpu * 1e3 / load.files as f64,
-            false => usage.cpu * (1 << 30) as f64 / bytes,
+        let cpu = |seconds: f64| match is_files {
+            true => seconds * 1e3 / load.files as f64,
+            false => seconds * (1 << 30) as f64 / bytes,
         };
         Self {
             rate: match is_files {
@@ -42,7 +43,7 @@ impl Measured {
             is_files,
             p50: percentile(&sent.latencies, 0.5),
             p99: percentile(&sent.latencies, 0.99),
-            cpu: used.map(|(usage, _)| cpu(usage)),
+            cpu: used.map(|(seconds, _)| cpu(seconds)),
             peak: used.map(|(_, peak)| peak),
         }
     }
@@ -133,40 +134,6 @@ impl fmt::Display for Table {
             writeln!(f, "{line}")?;
         }
         Ok(())
-    }
-}
-
-/// Median and quartiles.
-struct Spread {
-    low: f64,
-    median: f64,
-    high: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |part: f64| {
-            let place = part * (values.len() - 1) as f64;
-            let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
-            low + (high - low) * place.fract()
-        };
-        Self {
-            low: at(0.25),
-            median: at(0.5),
-            high: at(0.75),
-        }
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        self.low <= other.high && other.low <= self.high
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.0} ({:.0} to {:.0})", self.median, self.low, self.high)
     }
 }
 

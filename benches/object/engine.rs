@@ -29,6 +29,8 @@ pub(crate) enum Order {
     Back,
     /// No chunks: one append.
     Append,
+    /// As many partial uploads, each sent by one append, that are joined.
+    Joined(u64),
 }
 
 pub(crate) struct Engine {
@@ -82,6 +84,9 @@ impl Engine {
                 .unwrap();
             return upload.id();
         }
+        if let Order::Joined(count) = order {
+            return self.joined(&name, len, count).await;
+        }
         let count = u32::try_from(len.div_ceil(PART)).unwrap();
         let mut indices: Vec<u32> = (0..count).collect();
         match order {
@@ -126,6 +131,28 @@ impl Engine {
                 self.uploads.status(&self.caller, by_name).await.unwrap().id()
             }
         }
+    }
+
+    /// Published when it answers.
+    async fn joined(&self, name: &str, len: u64, count: u64) -> UploadId {
+        let block = block();
+        let each = len.div_ceil(count);
+        let mut partials = Vec::new();
+        for at in (0..len).step_by(each as usize) {
+            let len = each.min(len - at);
+            let new = NewUpload::new(name).size(len).partial();
+            let id = self.uploads.create(&self.caller, new).await.unwrap().id();
+            let all = (0..len.div_ceil(PART)).flat_map(|n| frames(&block, PART.min(len - n * PART)));
+            let body = stream::iter(all.collect::<Vec<_>>());
+            self.uploads
+                .append_with(&self.caller, id, 0, NewAppend::new().len(len), body)
+                .await
+                .unwrap();
+            partials.push(id);
+        }
+        let new = NewUpload::new(name);
+        let whole = self.uploads.concatenate(&self.caller, new, &partials, false).await;
+        whole.unwrap().id()
     }
 
     pub(crate) async fn assemble(&self, id: UploadId) -> Duration {

@@ -17,7 +17,8 @@ mod server;
 #[path = "../../tests/services/mod.rs"]
 mod services;
 mod sink;
-mod spread;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -26,7 +27,7 @@ use engine::Order;
 use server::Server;
 use services::Service;
 use sink::Sink;
-use spread::Spread;
+use support::{Spread, served};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const MIB: u64 = 1 << 20;
@@ -81,7 +82,11 @@ impl Asked {
 }
 
 fn main() -> ExitCode {
-    if sink::serve_if_asked() || server::serve_if_asked() {
+    if let Some(role) = served::role() {
+        match role.split_once(' ').unwrap() {
+            ("sink", role) => sink::play(role),
+            (kind, url) => server::play(kind, url),
+        }
         return ExitCode::SUCCESS;
     }
     let asked = match Asked::parse(std::env::args().skip(1)) {
@@ -174,6 +179,8 @@ async fn bytes(asked: &Asked) {
         ("shuffled, no size known before", Order::Shuffled, false),
         ("last first, no size known before", Order::Back, false),
         ("one append of the whole", Order::Append, true),
+        ("4 partial uploads, joined", Order::Joined(4), true),
+        ("10 partial uploads, joined", Order::Joined(10), true),
     ] {
         let sink = Sink::start(true, true, Duration::ZERO);
         let engine = engine::Engine::open(&url(&sink.url), false).await;
@@ -218,13 +225,7 @@ async fn assemble(asked: &Asked, url: &str) {
         ("the engine's assemble, metadata in redb, synced", &durable),
     ] {
         let ratio = Spread::of(times.iter().zip(&bare).map(|(ours, bare)| ours / bare));
-        println!(
-            "| {name} | {} | {:.2} ({:.2} to {:.2}) |",
-            Spread::of(times.iter().copied()),
-            ratio.median,
-            ratio.low,
-            ratio.high
-        );
+        println!("| {name} | {:.1} | {ratio:.2} |", Spread::of(times.iter().copied()),);
     }
     println!();
 }
@@ -277,13 +278,7 @@ async fn upload(asked: &Asked, name: &str, url: &str) {
     println!("| | MiB/s (quartiles) | × {} |\n| --- | --- | --- |", names[0]);
     for (name, own) in names.iter().zip(&rates) {
         let ratio = Spread::of(own.iter().zip(&rates[0]).map(|(own, floor)| own / floor));
-        println!(
-            "| {name} | {} | {:.3} ({:.3} to {:.3}) |",
-            Spread::of(own.iter().copied()),
-            ratio.median,
-            ratio.low,
-            ratio.high
-        );
+        println!("| {name} | {:.1} | {ratio:.3} |", Spread::of(own.iter().copied()),);
     }
     println!();
 }
@@ -303,12 +298,12 @@ async fn memory() {
         let sink = Sink::start(false, false, Duration::from_millis(delay));
         let server = Server::start("ours", &url(&sink.url));
         drop(server.upload(PART, 1).await);
-        let idle = server.resident("VmRSS:");
+        let idle = server.memory("VmRSS:");
         drop(server.upload(4 * AT_ONCE as u64 * PART, AT_ONCE).await);
         println!(
             "| {delay} ms | {:.1} | {:.1} |",
             idle as f64 / MIB as f64,
-            server.resident("VmHWM:") as f64 / MIB as f64
+            server.memory("VmHWM:") as f64 / MIB as f64
         );
     }
     println!(

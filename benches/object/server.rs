@@ -3,9 +3,6 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    future::Future,
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -14,7 +11,6 @@ use futures_util::{StreamExt as _, stream};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use object_store::{
     ObjectStoreExt as _, PutPayload,
     aws::AmazonS3,
@@ -25,51 +21,34 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower_service::Service as _;
 use tower_upload::{Caller, Uploads, access::OwnerOnly, blob::object::ObjectOptions, metadata::RedbOptions};
 
-use crate::{MIB, PART, block, floors};
+use crate::{
+    MIB, PART, block, floors,
+    support::served::{self, Served},
+};
 
-const ROLE: &str = "TOWER_UPLOAD_BENCH_OBJECT_SERVER";
-const READY: &str = "listening on ";
+/// What a stalled connection may hold; hyper's own bound is six times this.
+const BUFFER: Option<usize> = Some(64 << 10);
 /// Of bodies in memory; of parts in memory.
 pub(crate) const BUDGET: u64 = 64 * MIB;
 pub(crate) const STORE_MEMORY: u64 = 64 * MIB;
 
 /// A running server; ended when dropped.
-pub(crate) struct Server {
-    child: Child,
-    address: String,
-}
+pub(crate) struct Server(Served);
 
 impl Server {
     /// `ours` or `naive`
     pub(crate) fn start(kind: &str, url: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, format!("{kind} {url}"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .trim()
-            .strip_prefix(READY)
-            .expect("the server did not start")
-            .to_owned();
-        Self { child, address }
+        Self(Served::start(&format!("{kind} {url}")))
     }
 
-    /// Bytes, from /proc/PID/status.
-    pub(crate) fn resident(&self, line: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    /// As [`Served::memory`].
+    pub(crate) fn memory(&self, line: &str) -> u64 {
+        self.0.memory(line)
     }
 
     /// Creation, chunks, so many at once, and assembly.
     pub(crate) async fn upload(&self, len: u64, at_once: usize) -> String {
-        let mut connection = Connection::open(&self.address).await;
+        let mut connection = Connection::open(&self.0.address).await;
         let name = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap()
@@ -92,7 +71,7 @@ impl Server {
         let sending = stream::iter(0..at_once).for_each_concurrent(None, |_| {
             let (next, block, id) = (Arc::clone(&next), block.clone(), &id);
             async move {
-                let mut connection = Connection::open(&self.address).await;
+                let mut connection = Connection::open(&self.0.address).await;
                 loop {
                     let Some(index) = next.lock().unwrap().next() else {
                         return;
@@ -113,18 +92,11 @@ impl Server {
     }
 
     pub(crate) async fn delete(&self, id: &str) {
-        let mut connection = Connection::open(&self.address).await;
+        let mut connection = Connection::open(&self.0.address).await;
         let (status, text) = connection
             .ask(&format!("DELETE /uploads/{id}/"), "text/plain", b"")
             .await;
         assert!(status == 204, "{status} {text}");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
     }
 }
 
@@ -161,25 +133,15 @@ impl Connection {
     }
 }
 
-/// Serves until standard input ends, if this process was started for that.
-pub(crate) fn serve_if_asked() -> bool {
-    let Ok(role) = std::env::var(ROLE) else { return false };
-    let (kind, url) = role.split_once(' ').unwrap();
-    std::thread::spawn(|| {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::exit(0);
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+/// Serves in this role until standard input ends.
+pub(crate) fn play(kind: &str, url: &str) {
+    served::run(async {
         if kind == "naive" {
             let naive = Arc::new(Naive {
                 store: floors::store(url),
                 uploads: Mutex::default(),
             });
-            serve(move |request| Arc::clone(&naive).answer(request)).await;
+            served::serve(BUFFER, move |request| Arc::clone(&naive).answer(request)).await;
         } else {
             let directory = tempfile::tempdir().unwrap();
             let blobs = ObjectOptions::default()
@@ -193,10 +155,9 @@ pub(crate) fn serve_if_asked() -> bool {
             let builder = Uploads::with(blobs, metadata).authorizer(OwnerOnly);
             let uploads = builder.memory_budget(BUDGET).build().await.unwrap();
             let service = uploads.service(|_: &http::request::Parts| Some(Caller::new("bench")));
-            serve(move |request| service.clone().call(request)).await;
+            served::serve(BUFFER, move |request| service.clone().call(request)).await;
         }
     });
-    true
 }
 
 /// A server that does no more than it must: each part is held in memory, then sent.
@@ -266,31 +227,5 @@ impl Naive {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         Ok(response)
-    }
-}
-
-async fn serve<F, R, B>(answer: F)
-where
-    F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
-    R: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{READY}{}", listener.local_addr().unwrap());
-    std::io::stdout().flush().unwrap();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let _ = stream.set_nodelay(true);
-        let answer = hyper::service::service_fn(answer.clone());
-        tokio::spawn(async move {
-            // What a stalled connection may hold; hyper's own bound is six times this.
-            let mut http1 = hyper::server::conn::http1::Builder::new();
-            let _ = http1
-                .max_buf_size(64 << 10)
-                .serve_connection(TokioIo::new(stream), answer)
-                .await;
-        });
     }
 }

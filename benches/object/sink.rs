@@ -4,8 +4,6 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fmt::Write as _,
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,17 +13,16 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use md5::{Digest as _, Md5};
 
-const ROLE: &str = "TOWER_UPLOAD_BENCH_SINK";
-const READY: &str = "listening on ";
+use crate::support::served::{self, Served};
+
 /// What is as short as this is kept and hashed in any case: probes, notes of the store's own.
 const SHORT: usize = 1 << 20;
 
 /// A running sink; ended when dropped.
 pub(crate) struct Sink {
-    child: Child,
+    served: Served,
     pub(crate) url: String,
 }
 
@@ -36,39 +33,22 @@ impl Sink {
     /// `keep`: bytes can be read again. `hash`: every part's ETag is its MD5, as that of S3; else each is a number that no
     /// other part has, and costs nothing. `delay`: how long each part takes besides.
     pub(crate) fn start(keep: bool, hash: bool, delay: Duration) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, format!("{keep} {hash} {}", delay.as_millis()))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut says = BufReader::new(child.stdout.take().unwrap());
-        says.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix(READY).expect("the sink did not start");
+        let served = Served::start(&format!("sink {keep} {hash} {}", delay.as_millis()));
         Self {
-            url: format!("http://{address}"),
-            child,
+            url: format!("http://{}", served.address),
+            served,
         }
     }
 
     /// What came since it was asked last.
     pub(crate) async fn take_counts(&self) -> Counts {
-        let address = self.url.trim_start_matches("http://");
-        let text = crate::ask(address, "GET /-/counts").await;
+        let text = crate::ask(&self.served.address, "GET /-/counts").await;
         let lines = text.lines().filter_map(|line| {
             let mut words = line.split(' ');
             let kind = words.next()?.to_owned();
             Some((kind, (words.next()?.parse().ok()?, words.next()?.parse().ok()?)))
         });
         lines.collect()
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
     }
 }
 
@@ -91,43 +71,16 @@ struct Object {
     bytes: Option<Bytes>,
 }
 
-/// Serves until standard input ends, if this process was started for that.
-pub(crate) fn serve_if_asked() -> bool {
-    let Ok(role) = std::env::var(ROLE) else { return false };
+/// Serves in this role until standard input ends.
+pub(crate) fn play(role: &str) {
     let words: Vec<&str> = role.split(' ').collect();
-    let state = State {
+    let state = Arc::new(Mutex::new(State {
         keep: words[0] == "true",
         hash: words[1] == "true",
         delay: Duration::from_millis(words[2].parse().unwrap()),
         ..State::default()
-    };
-    std::thread::spawn(|| {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::exit(0);
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(serve(Arc::new(Mutex::new(state))));
-    true
-}
-
-async fn serve(state: Arc<Mutex<State>>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{READY}{}", listener.local_addr().unwrap());
-    std::io::stdout().flush().unwrap();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let _ = stream.set_nodelay(true);
-        let state = Arc::clone(&state);
-        let service = hyper::service::service_fn(move |request| answer(Arc::clone(&state), request));
-        tokio::spawn(async move {
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
+    }));
+    served::run(served::serve(None, move |request| answer(Arc::clone(&state), request)));
 }
 
 type Answer = Response<Full<Bytes>>;

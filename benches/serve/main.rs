@@ -13,11 +13,9 @@
 )]
 
 mod client;
-#[path = "../ingest/machine.rs"]
-mod machine;
 mod server;
-#[path = "../object/spread.rs"]
-mod spread;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{
     path::PathBuf,
@@ -26,7 +24,7 @@ use std::{
 
 use client::{Client, Numbers};
 use server::{Kind, Server, Setting};
-use spread::Spread;
+use support::{Spread, machine};
 
 const MIB: u64 = 1 << 20;
 const RANGE: u64 = MIB;

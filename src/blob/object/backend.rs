@@ -1,6 +1,14 @@
 //! Requests to the object store: each ends within a bounded time, and its failure says what is known then.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -9,12 +17,15 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, multipart::MultipartStore, multipart::PartId, path::Path,
 };
 
+#[cfg(any(feature = "aws", feature = "gcp"))]
+use super::signed::Signed;
 use super::{
     ObjectOptions,
+    join::{Copier, Source},
     orphans::Lister,
     place::{Native, Put},
+    trouble::{Trouble, Why},
 };
-use crate::error::{Error, ErrorKind};
 
 /// How often a request that may be done again is done at most.
 const TRIES: u32 = 3;
@@ -25,6 +36,9 @@ pub(super) struct Backend {
     pub(super) objects: Arc<dyn ObjectStore>,
     multipart: Option<Arc<dyn MultipartStore>>,
     pub(super) lister: Option<Arc<dyn Lister>>,
+    pub(super) copier: Option<Arc<dyn Copier>>,
+    /// It turned out that copies are of no use.
+    copies_no_more: Arc<AtomicBool>,
     timeout: Duration,
     slowest: u64,
 }
@@ -32,99 +46,6 @@ pub(super) struct Backend {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.objects)
-    }
-}
-
-/// Why a request failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// There is no such object or multipart upload.
-    NotThere,
-    /// There is an object already.
-    Exists,
-    /// A part is not the one that was asked for.
-    OtherPart,
-    /// The backend cannot do it.
-    CannotDo,
-    /// It refused, for another reason.
-    Refused,
-    /// Nothing is known of the outcome.
-    Unknown,
-}
-
-/// A failed request.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    pub(super) why: Why,
-    what: &'static str,
-    source: Option<object_store::Error>,
-}
-
-impl Trouble {
-    fn new(what: &'static str, source: object_store::Error) -> Self {
-        Self {
-            why: why(&source),
-            what,
-            source: Some(source),
-        }
-    }
-
-    fn after(what: &'static str, time: Duration) -> Self {
-        tracing::warn!(what, ?time, "the object store did not answer in time");
-        Self {
-            why: Why::Unknown,
-            what,
-            source: None,
-        }
-    }
-}
-
-impl From<Trouble> for Error {
-    fn from(trouble: Trouble) -> Self {
-        let Trouble { why, what, source } = trouble;
-        let error = match why {
-            Why::NotThere => Self::new(ErrorKind::NotFound, format!("The object store has nothing to {what}")),
-            Why::CannotDo => Self::internal(format!("The object store cannot {what}")),
-            Why::Refused | Why::Exists | Why::OtherPart => {
-                Self::unavailable(format!("The object store refused to {what}; look at its settings"))
-            }
-            Why::Unknown => Self::unavailable(format!("The object store did not {what}; try again")),
-        };
-        match source {
-            Some(source) => error.with_source(source),
-            None => error,
-        }
-    }
-}
-
-/// What an error says, by its kind and by the code that the backend gave: there is no other way to tell.
-fn why(error: &object_store::Error) -> Why {
-    use object_store::Error as E;
-    let said = || {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(inner) = source {
-            text.push_str(&inner.to_string());
-            source = inner.source();
-        }
-        text
-    };
-    // With its tags: paths are in the text too, and those a client chose.
-    let names = |codes: &[&str]| {
-        let text = said();
-        codes.iter().any(|code| text.contains(&format!("<Code>{code}</Code>")))
-    };
-    let status = |first: &str| said().contains(&format!("status code: {first}"));
-    match error {
-        E::NotFound { .. } if names(&["NoSuchBucket", "ContainerNotFound"]) => Why::Refused,
-        E::NotFound { .. } => Why::NotThere,
-        E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => Why::Exists,
-        E::NotSupported { .. } | E::NotImplemented { .. } => Why::CannotDo,
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } | E::InvalidPath { .. } => Why::Refused,
-        _ if names(&["NoSuchUpload"]) => Why::NotThere,
-        _ if names(&["InvalidPart", "InvalidBlockList", "InvalidBlockId"]) => Why::OtherPart,
-        _ if status("4") && !status("408") && !status("429") => Why::Refused,
-        _ => Why::Unknown,
     }
 }
 
@@ -140,19 +61,39 @@ impl Backend {
             objects,
             multipart,
             lister: None,
+            copier: None,
+            copies_no_more: Arc::default(),
             timeout: options.request_timeout,
             slowest: options.slowest,
         }
     }
 
-    #[cfg(any(feature = "aws", feature = "gcp"))]
+    #[cfg(feature = "gcp")]
     pub(super) fn listing(mut self, signer: Arc<dyn object_store::signer::Signer>) -> Self {
-        self.lister = Some(Arc::new(super::orphans::Signed::new(signer, self.timeout)));
+        self.lister = Some(Arc::new(Signed::new(signer, self.timeout)));
+        self
+    }
+
+    /// Copies within `bucket`, too.
+    #[cfg(feature = "aws")]
+    pub(super) fn copying(mut self, signer: Arc<dyn object_store::signer::Signer>, bucket: String) -> Self {
+        let signed = Arc::new(Signed::new(signer, self.timeout).within(bucket));
+        self.lister = Some(signed.clone());
+        self.copier = Some(signed);
         self
     }
 
     pub(super) const fn is_native(&self) -> bool {
         self.multipart.is_some()
+    }
+
+    /// Whether parts can be copied from objects.
+    pub(super) fn can_copy(&self) -> bool {
+        self.copier.is_some() && !self.copies_no_more.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn copies_no_more(&self) {
+        self.copies_no_more.store(true, Ordering::Relaxed);
     }
 
     /// Waits for `call`, which moves `bytes`, for a bounded time.
@@ -178,8 +119,8 @@ impl Backend {
         let mut tries = 1;
         loop {
             match self.within(what, bytes, call()).await {
-                Err(trouble) if trouble.why == Why::Unknown && trouble.source.is_some() && tries < TRIES => {
-                    tracing::debug!(what, error = ?trouble.source, "a request to the object store is made again");
+                Err(trouble) if trouble.was_answered() && tries < TRIES => {
+                    tracing::debug!(what, error = ?trouble, "a request to the object store is made again");
                     tokio::time::sleep(Duration::from_millis(100 << (2 * tries))).await;
                     tries += 1;
                 }
@@ -188,12 +129,12 @@ impl Backend {
         }
     }
 
-    /// Stores an object, whatever was there.
-    pub(super) async fn put(&self, path: &Path, frames: &[Bytes]) -> Answer<()> {
+    /// Stores an object, whatever was there; its entity tag.
+    pub(super) async fn put(&self, path: &Path, frames: &[Bytes]) -> Answer<Option<String>> {
         let payload: PutPayload = frames.iter().cloned().collect();
         let bytes = payload.content_length() as u64;
         let put = || self.objects.put(path, payload.clone());
-        self.again("store an object", bytes, put).await.map(drop)
+        self.again("store an object", bytes, put).await.map(|put| put.e_tag)
     }
 
     /// Stores an object where there is none, as far as the backend can see to that; its entity tag.
@@ -239,11 +180,7 @@ impl Backend {
         if frames.iter().map(|frame| frame.len() as u64).sum::<u64>() == len {
             return Ok(frames);
         }
-        Err(Trouble {
-            why: Why::NotThere,
-            what: WHAT,
-            source: None,
-        })
+        Err(Trouble::plain(Why::NotThere, WHAT))
     }
 
     pub(super) async fn head(&self, path: &Path) -> Answer<Option<ObjectMeta>> {
@@ -301,11 +238,7 @@ impl Backend {
     }
 
     fn multipart(&self, what: &'static str) -> Answer<&Arc<dyn MultipartStore>> {
-        self.multipart.as_ref().ok_or(Trouble {
-            why: Why::CannotDo,
-            what,
-            source: None,
-        })
+        self.multipart.as_ref().ok_or(Trouble::plain(Why::CannotDo, what))
     }
 
     pub(super) async fn begin_multipart(&self, path: &Path) -> Answer<String> {
@@ -323,12 +256,17 @@ impl Backend {
         let id = self.again(WHAT, bytes, put).await?.content_id;
         if id.is_empty() {
             // Nothing would tell it from a later part of the same number.
-            return Err(Trouble {
-                why: Why::CannotDo,
-                what: "tell parts of a multipart upload apart",
-                source: None,
-            });
+            return Err(Trouble::plain(Why::CannotDo, "tell parts of a multipart upload apart"));
         }
+        Ok(Put { index, id })
+    }
+
+    /// Makes a part of `len` bytes by a copy.
+    pub(super) async fn copy_part(&self, native: &Native, index: u32, source: &Source<'_>, len: u64) -> Answer<Put> {
+        const WHAT: &str = "copy a part";
+        let copier = self.copier.as_ref().ok_or(Trouble::plain(Why::CannotDo, WHAT))?;
+        let copy = || copier.copy_part(native, index, source);
+        let id = self.again(WHAT, len, copy).await?;
         Ok(Put { index, id })
     }
 
@@ -373,43 +311,4 @@ impl Backend {
 
 fn parsed(path: &str, what: &'static str) -> Answer<Path> {
     Path::parse(path).map_err(|error| Trouble::new(what, error.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(text: &str) -> object_store::Error {
-        object_store::Error::Generic {
-            store: "S3",
-            source: text.to_owned().into(),
-        }
-    }
-
-    #[test]
-    fn what_is_definite_is_told_from_what_is_not() {
-        let lost = "non-2xx status code: 400 Bad Request: <Error><Code>InvalidPart</Code></Error>";
-        for (text, expected) in [
-            (lost, Why::OtherPart),
-            ("status code: 400: <Code>InvalidBlockList</Code>", Why::OtherPart),
-            ("status code: 400: <Code>NoSuchUpload</Code>", Why::NotThere),
-            ("status code: 403 Forbidden", Why::Refused),
-            ("PUT /InvalidPart.mp4?uploadId=NoSuchUpload: timed out", Why::Unknown),
-            ("status code: 429 Too Many Requests", Why::Unknown),
-            ("status code: 503: <Code>SlowDown</Code>", Why::Unknown),
-            (
-                "Server returned error response: <Code>InternalError</Code>",
-                Why::Unknown,
-            ),
-            ("connection reset", Why::Unknown),
-        ] {
-            assert_eq!(why(&said(text)), expected, "{text}");
-        }
-        let missing = |source: &str| object_store::Error::NotFound {
-            path: "x".into(),
-            source: source.to_owned().into(),
-        };
-        assert_eq!(why(&missing("<Code>NoSuchUpload</Code>")), Why::NotThere);
-        assert_eq!(why(&missing("<Code>NoSuchBucket</Code>")), Why::Refused);
-    }
 }

@@ -16,12 +16,12 @@ use object_store::path::Path;
 
 use super::{
     Shared,
-    backend::{Trouble, Why},
     claims::{Published, Sealed},
     pieces::NotRead,
     place::{Cut, Native, Piece, Place, Put, Stored},
     proof::{bare, blob, composite},
     publish::AT_ONCE,
+    trouble::{Trouble, Why},
 };
 use crate::{
     blob::Completed,

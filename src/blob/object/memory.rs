@@ -16,14 +16,17 @@ const PAGE: u64 = 1 << 10;
 const FIRST: u64 = 512 << 10;
 /// How much is read from a temporary file at once.
 const STEP: usize = 1 << 20;
+/// How many threads work on temporary files: each has a stack and a heap of its own besides.
+const AT_FILES: usize = 4;
 
-/// The bytes of parts that may be in memory at once: half for what is being received, half for what waits to be sent, so that
-/// nobody waits for a client.
+/// The bytes of parts that may be in memory at once: most of it for what is being received, and what is left for what is all there
+/// and waits to be sent, so that nobody waits for a client.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     receiving: Pool,
     sending: Pool,
     directory: Option<PathBuf>,
+    files: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,9 +41,10 @@ pub(super) type Reserved = OwnedSemaphorePermit;
 impl Memory {
     pub(super) fn new(bytes: u64, directory: Option<PathBuf>) -> Self {
         Self {
-            receiving: Pool::new(bytes / 2),
-            sending: Pool::new(bytes - bytes / 2),
+            receiving: Pool::new(bytes - bytes / 4),
+            sending: Pool::new(bytes / 4),
             directory,
+            files: Arc::new(Semaphore::new(AT_FILES)),
         }
     }
 
@@ -51,6 +55,20 @@ impl Memory {
             .acquire_many_owned(pages)
             .await
             .map_err(|_| Error::internal("The memory for parts is closed"))
+    }
+
+    /// Memory for bytes that are all there, if it can be had at once: what they were received into is free for others then.
+    fn passed_on(&self, bytes: u64) -> Option<Reserved> {
+        let pages = self.sending.count(bytes);
+        Arc::clone(&self.sending.pages).try_acquire_many_owned(pages).ok()
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let _turn = self.files.acquire().await;
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(Error::unavailable("The server is going down; try again").with_source(error)),
+        }
     }
 
     #[cfg(test)]
@@ -157,13 +175,15 @@ impl Load {
             return Ok(());
         }
         let directory = self.memory.directory.clone();
-        let file = blocking(move || {
-            Ok(match directory {
-                Some(directory) => tempfile::tempfile_in(directory)?,
-                None => tempfile::tempfile()?,
+        let file = self
+            .memory
+            .blocking(move || {
+                Ok(match directory {
+                    Some(directory) => tempfile::tempfile_in(directory)?,
+                    None => tempfile::tempfile()?,
+                })
             })
-        })
-        .await?;
+            .await?;
         self.file = Some(file);
         let frames = std::mem::take(&mut self.frames);
         self.write(frames).await?;
@@ -173,7 +193,7 @@ impl Load {
 
     async fn write(&mut self, frames: Vec<Bytes>) -> Result<()> {
         let mut file = self.file.take().ok_or_else(lost)?;
-        let written = blocking(move || {
+        let written = self.memory.blocking(move || {
             for frame in frames {
                 file.write_all(&frame)?;
             }
@@ -190,13 +210,14 @@ impl Load {
             && let Some(reserved) = self.reserved.take()
         {
             let frames = std::mem::take(&mut self.frames);
+            let reserved = self.memory.passed_on(self.len + more).unwrap_or(reserved);
             return Ok(Ready { frames, reserved });
         }
         self.spill().await?;
         let reserved = self.memory.reserve(self.len + more).await?;
         let mut file = self.file.take().ok_or_else(lost)?;
         let len = self.len;
-        let frames = blocking(move || {
+        let frames = self.memory.blocking(move || {
             file.seek(SeekFrom::Start(0))?;
             let (mut frames, mut left) = (Vec::new(), len);
             while left > 0 {
@@ -215,13 +236,6 @@ impl Load {
 
 fn lost() -> Error {
     Error::internal("The temporary file was lost; send the bytes again")
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::unavailable("The server is going down; try again").with_source(error)),
-    }
 }
 
 #[cfg(test)]
@@ -256,21 +270,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_received_makes_room_for_others() {
+        let memory = Memory::new(4 << 20, None);
+        let mut sending = Vec::new();
+        for at in 0..4 {
+            let mut load = Load::new(memory.clone(), 1 << 20);
+            load.push(vec![Bytes::from(vec![at; 1 << 20])]).await.unwrap();
+            assert!(load.file.is_none(), "part {at}");
+            sending.push(load.ready(0).await.unwrap());
+        }
+        let mut more = Load::new(memory.clone(), 1 << 20);
+        more.push(vec![Bytes::from(vec![9; 1 << 20])]).await.unwrap();
+        assert!(more.file.is_some());
+        sending.clear();
+        assert!(memory.is_free());
+    }
+
+    #[tokio::test]
     async fn small_parts_reserve_little() {
         let memory = Memory::new(2 << 20, None);
         let mut loads = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let mut load = Load::new(memory.clone(), 8 << 20);
             load.push(vec![Bytes::from_static(b"x")]).await.unwrap();
             assert!(load.file.is_none());
             loads.push(load);
         }
-        let mut third = Load::new(memory.clone(), 8 << 20);
-        third.push(vec![Bytes::from_static(b"x")]).await.unwrap();
-        assert!(third.file.is_some());
+        let mut fourth = Load::new(memory.clone(), 8 << 20);
+        fourth.push(vec![Bytes::from_static(b"x")]).await.unwrap();
+        assert!(fourth.file.is_some());
         // One part that is larger than all memory takes all of it.
         loads.clear();
-        third.push(vec![Bytes::from(vec![7; 3 << 20])]).await.unwrap();
-        assert_eq!(third.ready(0).await.unwrap().frames.concat().len(), (3 << 20) + 1);
+        fourth.push(vec![Bytes::from(vec![7; 3 << 20])]).await.unwrap();
+        assert_eq!(fourth.ready(0).await.unwrap().frames.concat().len(), (3 << 20) + 1);
     }
 }

@@ -17,6 +17,7 @@
 mod backend;
 mod claims;
 mod complete;
+mod join;
 mod memory;
 mod options;
 mod orphans;
@@ -24,9 +25,13 @@ mod pieces;
 mod place;
 mod proof;
 mod publish;
+#[cfg(any(feature = "aws", feature = "gcp"))]
+mod signed;
+mod steps;
 mod sweep;
 #[cfg(all(test, feature = "conformance"))]
 mod tests;
+mod trouble;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 mod url;
 mod writer;
@@ -47,14 +52,19 @@ use futures_util::{StreamExt as _, stream};
 use object_store::{GetRange, ObjectStore, multipart::MultipartStore};
 
 use self::{
-    backend::{Backend, Why},
+    backend::Backend,
     claims::Registry,
     memory::Memory,
     place::{Cut, Paths, Place, Stored},
-    writer::{ChunkWriter, StepWriter},
+    steps::StepWriter,
+    trouble::Why,
+    writer::ChunkWriter,
 };
 use crate::{
-    blob::{Before, BlobBody, BlobStore, ByteRange, Completed, Limits, PartWriter, Slot},
+    blob::{
+        Before, BlobBody, BlobStore, ByteRange, Completed, Joined, Limits, PartWriter, Slot,
+        join::stream as stream_join, same_upload,
+    },
     error::{Error, ErrorKind, Result},
     upload::{Blob, Handle, Key, Part, Plan, UploadId},
 };
@@ -228,6 +238,24 @@ impl BlobStore for ObjectBlobs {
         }
         let pieces = stored.into_iter().flat_map(|stored| stored.pieces).collect();
         Ok(Some(self.shared.stream_pieces(&place, pieces)))
+    }
+
+    async fn join(
+        &self,
+        into: &Handle,
+        slot: Slot,
+        before: Before<'_>,
+        from: &Handle,
+        parts: &[Part],
+    ) -> Result<Joined> {
+        if into == from {
+            return Err(same_upload());
+        }
+        if let Some(joined) = self.shared.join_by_copies(into, slot, before, from, parts).await? {
+            return Ok(joined);
+        }
+        let writer = self.append(into, slot, before).await?;
+        stream_join(writer, self.read_parts(from, parts).await, parts).await
     }
 
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {

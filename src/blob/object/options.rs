@@ -210,8 +210,12 @@ impl ObjectOptions {
     /// As [`native`](Self::native).
     #[cfg(feature = "aws")]
     pub fn s3(self, store: object_store::aws::AmazonS3) -> Result<ObjectBlobs> {
+        // There is no other way to ask.
+        let name = store.to_string();
+        let bucket = name.strip_prefix("AmazonS3(").and_then(|name| name.strip_suffix(')'));
+        let bucket = bucket.unwrap_or_default().to_owned();
         let store = Arc::new(store);
-        let backend = Backend::new(store.clone(), Some(store.clone()), &self).listing(store);
+        let backend = Backend::new(store.clone(), Some(store.clone()), &self).copying(store, bucket);
         ObjectBlobs::over(backend, self)
     }
 

@@ -5,8 +5,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Shared,
-    backend::{Trouble, Why},
     place::{Piece, Place, total},
+    trouble::{Trouble, Why},
 };
 use crate::{blob::BlobBody, engine::Crc64, error::Error};
 
@@ -33,13 +33,15 @@ impl Shared {
     pub(super) async fn stage(&self, place: &Place, frames: &[Bytes]) -> Result<Piece, Trouble> {
         let mut crc64 = Crc64::new();
         frames.iter().for_each(|frame| crc64.update(frame));
-        let piece = Piece {
+        let mut piece = Piece {
             name: self.name(),
             len: frames.iter().map(|frame| frame.len() as u64).sum(),
             crc64: crc64.value(),
+            tag: None,
         };
         let path = self.paths.piece(&place.dir, &piece);
-        self.backend.put(&path, frames).await?;
+        let tag = self.backend.put(&path, frames).await?;
+        piece.tag = tag.filter(|_| self.backend.can_copy());
         self.counters.sent(piece.len);
         Ok(piece)
     }

@@ -146,6 +146,9 @@ pub(super) struct Piece {
     pub(super) len: u64,
     #[serde(rename = "c")]
     pub(super) crc64: u64,
+    /// The object's entity tag, where the backend copies by it.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub(super) tag: Option<String>,
 }
 
 pub(super) fn total(pieces: &[Piece]) -> u64 {
@@ -176,6 +179,9 @@ pub(super) struct Stored {
     /// The staged objects that this part is; of an upload cut at steps, all behind the last step.
     #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
     pub(super) pieces: Vec<Piece>,
+    /// The part that `pieces` are the beginning of, if it does not follow from the offset: parts before it are of other lengths.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<u32>,
     /// Staged objects that are needed no more once this is committed.
     #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     pub(super) spent: Vec<String>,
@@ -220,7 +226,9 @@ mod tests {
                 name: "x".into(),
                 len: 4,
                 crc64: u64::MAX,
+                tag: Some("\"t\"".into()),
             }],
+            next: Some(4),
             spent: vec!["y".into()],
         };
         let receipt = stored.receipt();

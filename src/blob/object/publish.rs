@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 
 use super::{
     Shared,
-    backend::Why,
     complete::{Made, Order, Stop, collected},
     memory::Reserved,
     place::{Native, Piece, Put, total},
     proof::bare,
+    trouble::Why,
 };
 use crate::{
     engine::{Crc64, checksum::Combiner},

@@ -7,9 +7,9 @@ use object_store::path::Path;
 
 use super::{
     Shared,
-    backend::Why,
     claims::lock,
     place::{Cut, MARKER, Native, Place},
+    trouble::Why,
 };
 use crate::{
     error::Result,
@@ -38,25 +38,21 @@ impl Shared {
         let entry = self.registry.entry(&place.dir);
         // Nothing is put from here on, within this process.
         let sealed = entry.seal().await;
-        if let Some(native) = &place.native
-            && entry.published().is_none()
-            && !entry.is_dropped()
-        {
-            self.backend.abort(native).await?;
-        }
-        let dir = self.paths.dir(&place.dir);
         let marker = self.paths.marker(&place.dir);
-        let mut staged: Vec<Path> = self
-            .backend
-            .list(&dir)
-            .await?
-            .into_iter()
-            .map(|meta| meta.location)
-            .collect();
-        staged.retain(|path| *path != marker);
-        self.backend.delete(staged).await?;
-        // Last, so that all this is done again should it break off.
-        self.backend.delete(vec![marker]).await?;
+        let listed = self.backend.list(&self.paths.dir(&place.dir)).await?;
+        let mut staged: Vec<Path> = listed.into_iter().map(|meta| meta.location).collect();
+        // Without its mark it was discarded before: that goes last, so that all this is done again should it break off.
+        if !staged.is_empty() {
+            if let Some(native) = &place.native
+                && entry.published().is_none()
+                && !entry.is_dropped()
+            {
+                self.backend.abort(native).await?;
+            }
+            staged.retain(|path| *path != marker);
+            self.backend.delete(staged).await?;
+            self.backend.delete(vec![marker]).await?;
+        }
         lock(&self.begun).remove(&place.dir);
         self.registry.forget(&place.dir);
         drop(sealed);

@@ -22,6 +22,7 @@ use object_store::{
 
 use super::super::{
     PartBounds,
+    join::{Copier, Source},
     orphans::{Lister, Unfinished},
     place::Native,
 };
@@ -35,6 +36,7 @@ pub(super) enum Op {
     Delete,
     Begin,
     Part,
+    Copy,
     Complete,
     Abort,
 }
@@ -72,7 +74,7 @@ pub(super) struct Fake {
 #[derive(Default)]
 struct State {
     uploads: BTreeMap<String, Upload>,
-    /// Of objects that were made of parts.
+    /// Of objects.
     tags: HashMap<Path, String>,
     last: u64,
     asked: BTreeMap<Op, usize>,
@@ -258,8 +260,12 @@ impl ObjectStore for Fake {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let (fake, path, len) = (self.clone(), path.clone(), payload.content_length());
         let call = async move {
-            let put = fake.objects.put_opts(&path, payload, options).await?;
-            fake.state.lock().unwrap().tags.remove(&path);
+            let bytes = Bytes::from(payload.clone());
+            let mut put = fake.objects.put_opts(&path, payload, options).await?;
+            let mut state = fake.state.lock().unwrap();
+            let tag = state.tag(fake.opaque, &bytes);
+            put.e_tag = Some(tag.clone());
+            state.tags.insert(path, tag);
             Ok(put)
         };
         self.suffer(Op::Put, len, call).await
@@ -419,6 +425,35 @@ impl MultipartStore for Fake {
             Ok(())
         };
         self.suffer(Op::Abort, 0, call).await
+    }
+}
+
+#[async_trait]
+impl Copier for Fake {
+    async fn copy_part(&self, native: &Native, index: u32, source: &Source<'_>) -> Result<String> {
+        let (fake, native, from) = (self.clone(), native.clone(), source.path.clone());
+        let (range, tag) = (source.range.clone(), source.tag.to_owned());
+        let call = async move {
+            let found = fake.objects.get(&from).await;
+            let found = found.map_err(|_| said("status code: 404: <Code>NoSuchKey</Code>"))?;
+            if fake.state.lock().unwrap().tags.get(&from) != Some(&tag) {
+                return Err(said("status code: 412: <Code>PreconditionFailed</Code>"));
+            }
+            let mut bytes = found.bytes().await?;
+            if let Some(range) = range {
+                let range = range.start as usize..range.end as usize;
+                if bytes.len() as u64 <= fake.bounds.min || range.end > bytes.len() {
+                    return Err(said("status code: 400: <Code>InvalidRequest</Code>"));
+                }
+                bytes = bytes.slice(range);
+            }
+            let mut state = fake.state.lock().unwrap();
+            let tag = state.tag(fake.opaque, &bytes);
+            let upload = state.upload(&native.id, &native.path.as_str().into())?;
+            upload.parts.insert(index as usize, (tag.clone(), bytes));
+            Ok(tag)
+        };
+        self.suffer(Op::Copy, 0, call).await
     }
 }
 

@@ -15,13 +15,14 @@ use crate::{
     planted::{Bug, plant},
 };
 
-const OPS: [Op; 8] = [
+const OPS: [Op; 9] = [
     Op::Put,
     Op::Get,
     Op::List,
     Op::Delete,
     Op::Begin,
     Op::Part,
+    Op::Copy,
     Op::Complete,
     Op::Abort,
 ];

@@ -20,7 +20,8 @@ fn options(bounds: PartBounds) -> ObjectOptions {
 fn on(fake: &Fake, options: ObjectOptions) -> ObjectBlobs {
     let store = Arc::new(fake.clone());
     let mut backend = Backend::new(store.clone(), Some(store.clone()), &options);
-    backend.lister = Some(store);
+    backend.lister = Some(store.clone());
+    backend.copier = Some(store);
     ObjectBlobs::over(backend, options).unwrap()
 }
 

@@ -268,36 +268,97 @@ async fn a_file_of_unknown_length_may_need_too_many_parts() {
     sent.publish("parts made larger").await;
 }
 
-#[tokio::test]
-async fn uploads_are_joined() {
-    let bounds = PartBounds::new(PART, 1 << 30, 10_000).equal();
-    let fake = Fake::new(bounds);
-    let blobs = on(&fake, options(bounds));
-    let uploads = engine(blobs, metadata())
+/// What is sent to the backend for each byte that is received, if these are joined.
+async fn joined(fake: &Fake, bounds: PartBounds, pieces: &[Vec<u8>], step: usize) -> f64 {
+    let blobs = on(fake, options(bounds));
+    let uploads = engine(blobs.clone(), metadata())
         .configure(|config| config.join_step = 20_000)
         .without_driver()
         .build()
         .await
         .unwrap();
-    let pieces = [
-        bytes(1, 50_000),
-        bytes(2, 40),
-        bytes(3, 0),
-        bytes(4, 4096),
-        bytes(5, 9999),
-    ];
     let mut ids = Vec::new();
-    for piece in &pieces {
+    for piece in pieces {
         let new = NewUpload::new("a.bin").size(piece.len() as u64).partial();
         let id = uploads.create(&alice(), new).await.unwrap().id();
-        uploads.append(&alice(), id, 0, body(piece)).await.unwrap();
+        for at in (0..piece.len()).step_by(step) {
+            let bytes = &piece[at..piece.len().min(at + step)];
+            uploads.append(&alice(), id, at as u64, body(bytes)).await.unwrap();
+        }
         ids.push(id);
     }
     let new = NewUpload::new("a.bin");
     let upload = uploads.concatenate(&alice(), new, &ids, false).await.unwrap();
     assert_eq!(upload.state(), State::Assembled);
-    assert!(content(&uploads, upload.id()).await == pieces.concat());
-    is_clean(&fake, 1).await;
+    let whole = pieces.concat();
+    assert!(content(&uploads, upload.id()).await == whole);
+    is_clean(fake, 1).await;
+    assert!(blobs.shared.memory.is_free(), "memory is held");
+    blobs.sent_bytes() as f64 / whole.len() as f64
+}
+
+#[tokio::test]
+async fn uploads_are_joined() {
+    let bounds = PartBounds::new(PART, 1 << 30, 10_000);
+    let odd = || {
+        [
+            bytes(1, 50_000),
+            bytes(2, 40),
+            bytes(3, 0),
+            bytes(4, 4096),
+            bytes(5, 9999),
+        ]
+    };
+    let large = || [bytes(1, 200_000), bytes(2, 333_333), bytes(3, 250_001)];
+    let copies = |fake: &Fake| fake.asked().get(&Op::Copy).copied().unwrap_or_default();
+
+    let fake = Fake::new(bounds);
+    let ratio = joined(&fake, bounds, &large(), 1 << 20).await;
+    assert!(ratio < 1.05 && copies(&fake) > 50, "{ratio}, {} copies", copies(&fake));
+    joined(&Fake::new(bounds), bounds, &odd(), 1 << 20).await;
+    joined(&Fake::new(bounds), bounds, &odd(), 3000).await;
+    // Appends too small for parts are sent again.
+    let ratio = joined(&Fake::new(bounds), bounds, &large(), 900).await;
+    assert!(ratio < 2.5, "{ratio}");
+
+    // Where parts must be equal, or tags say nothing, they are sent again, and one copy is enough to find that out.
+    let fake = Fake::new(bounds.equal());
+    joined(&fake, bounds.equal(), &odd(), 1 << 20).await;
+    assert_eq!(copies(&fake), 0);
+    let fake = Fake::new(bounds).opaque();
+    joined(&fake, bounds, &large(), 1 << 20).await;
+    assert!((1..10).contains(&copies(&fake)), "{} copies", copies(&fake));
+    // More of them than there may be parts.
+    let few = PartBounds::new(100, 1 << 30, 20);
+    joined(&Fake::new(few), few, &large(), 3000).await;
+}
+
+#[tokio::test]
+async fn one_look_is_enough_where_the_tag_of_an_object_is_not_told() {
+    let fake = Fake::new(SMALL).silent();
+    let blobs = on(&fake, options(SMALL));
+    let uploads = engine(blobs.clone(), metadata())
+        .without_driver()
+        .build()
+        .await
+        .unwrap();
+    let whole = bytes(7, 5 * PART as usize);
+    let new = NewUpload::new("a.mp4").size(whole.len() as u64).chunk_size(PART);
+    let id = uploads.create(&alice(), new).await.unwrap().id();
+    for (number, chunk) in (0..).zip(whole.chunks(PART as usize)) {
+        let new = NewChunk::new(number);
+        uploads.put_chunk(&alice(), id, new, body(chunk)).await.unwrap();
+    }
+    let before = fake.asked();
+    let upload = uploads.assemble(&alice(), id, None).await.unwrap();
+    let asked = |op| fake.asked().get(&op).copied().unwrap_or(0) - before.get(&op).copied().unwrap_or(0);
+    assert_eq!((asked(Op::Get), asked(Op::Complete)), (1, 1));
+    let found = blobs.head(upload.key()).await.unwrap();
+    assert_eq!(
+        upload.record().blob,
+        found,
+        "the tag that follows from the parts is the object's"
+    );
 }
 
 #[tokio::test]

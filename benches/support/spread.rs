@@ -1,7 +1,6 @@
-//! Medians and quartiles.
-
 use std::fmt;
 
+/// Median and quartiles. `{:.1}` says how many decimals are shown.
 pub(crate) struct Spread {
     pub(crate) low: f64,
     pub(crate) median: f64,
@@ -23,10 +22,16 @@ impl Spread {
             high: at(0.75),
         }
     }
+
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.low <= other.high && other.low <= self.high
+    }
 }
 
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} ({:.1} to {:.1})", self.median, self.low, self.high)
+        let digits = f.precision().unwrap_or(0);
+        let Self { low, median, high } = self;
+        write!(f, "{median:.digits$} ({low:.digits$} to {high:.digits$})")
     }
 }
