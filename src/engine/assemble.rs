@@ -112,10 +112,7 @@ impl Uploads {
         drop(turn);
         let snapshot = result?;
         if snapshot.record.state == State::Assembled {
-            // What is left is swept later if this fails.
-            if let Err(error) = self.inner.blobs.discard(&snapshot.record.handle).await {
-                tracing::warn!(%id, %error, "leftovers of a finished assembly are left to the sweep");
-            }
+            self.clear_up(&snapshot.record).await;
             if snapshot.record.joins().is_some()
                 && let Err(error) = self.end_partials(&snapshot.record).await
             {

@@ -133,6 +133,9 @@ impl Uploads {
             }
             _ if !record.outbox.is_empty() => {
                 self.events_pending(&record);
+                if !record.state.is_live() && record.staged && record.derived.is_some() {
+                    self.clean(&record).await?;
+                }
                 Ok(())
             }
             State::Open => Ok(()),
@@ -150,6 +153,8 @@ impl Uploads {
             _ if record.staged || record.key_held => self.clean(&record).await,
             _ => {
                 self.inner.blobs.discard(&record.handle).await?;
+                // What was put too late, by a process that stood still, goes now.
+                self.clear_derived(&record).await?;
                 self.inner.metadata.remove(record.id, record.version).await.map(drop)
             }
         }

@@ -1,5 +1,7 @@
 //! Ends without a blob: abort, delete, expiry; and what is cleaned up after any end.
 
+use futures_util::FutureExt as _;
+
 use super::{CONTENTION, Uploads, contended, ended, live::Spot};
 use crate::{
     access::{Action, Caller},
@@ -130,14 +132,31 @@ impl Uploads {
         if record.key_held && record.blob.is_some() {
             self.inner.blobs.delete(&record.key).await?;
         }
+        let cleared = self.clear_derived(record).await?;
         let next = Record {
-            staged: false,
+            staged: !cleared,
             key_held: false,
             ..record.clone()
         };
         let wake = self.end_wake(&next);
         self.update(&next, PartsEdit::Keep, wake).await?;
         Ok(())
+    }
+
+    /// Removes what a finished assembly left over, which nobody waits for if it takes several requests to a store far away. What
+    /// fails is left to the sweep.
+    pub(super) async fn clear_up(&self, record: &Record) {
+        let (uploads, id, handle) = (self.clone(), record.id, record.handle.clone());
+        let mut clearing = Box::pin(async move {
+            if let Err(error) = uploads.inner.blobs.discard(&handle).await {
+                tracing::warn!(%id, %error, "leftovers of a finished assembly are left to the sweep");
+            }
+        });
+        if self.inner.limits.in_place {
+            clearing.await;
+        } else if clearing.as_mut().now_or_never().is_none() {
+            drop(self.inner.tasks.spawn(clearing));
+        }
     }
 
     /// When the driver looks at an ended upload next.

@@ -30,13 +30,14 @@ const PACE: Duration = Duration::from_secs(2);
 const MAX_NOTES: usize = 16 << 10;
 const PAGE: usize = 256;
 
-/// One event being told to one hook.
+/// One event being told to one hook. All clones are one.
+#[derive(Clone)]
 pub struct Telling {
-    uploads: Uploads,
-    id: UploadId,
+    pub(super) uploads: Uploads,
+    pub(super) id: UploadId,
     hook: String,
-    attempt: Mutex<u32>,
-    progress: Mutex<Option<Progress>>,
+    attempt: Arc<Mutex<u32>>,
+    progress: Arc<Mutex<Option<Progress>>>,
 }
 
 impl fmt::Debug for Telling {
@@ -69,6 +70,9 @@ impl Telling {
         for _ in 0..CONTENTION {
             let mut next = self.record().await?.ok_or_else(Error::not_found)?;
             let notes = &mut next.deliveries.entry(self.hook.clone()).or_default().notes;
+            if notes.get(key).map_or("", String::as_str) == value {
+                return Ok(());
+            }
             if value.is_empty() {
                 notes.remove(key);
             } else {
@@ -150,8 +154,8 @@ impl Uploads {
                     uploads: self.clone(),
                     id,
                     hook: hook.name().to_owned(),
-                    attempt: Mutex::default(),
-                    progress: Mutex::default(),
+                    attempt: Arc::default(),
+                    progress: Arc::default(),
                 };
                 (hook, telling)
             })
@@ -330,6 +334,10 @@ impl Uploads {
         match (record.outbox.is_empty(), record.state) {
             (true, State::Open) => Wake::AtExpiry,
             (true, State::Assembling) | (false, _) => Wake::Keep,
+            // It waited for this with its derived files.
+            (true, state) if !state.is_live() && record.staged && record.derived.is_some() => {
+                Wake::After(Duration::ZERO)
+            }
             (true, _) => self.end_wake(record),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
 use tower_service::Service;
-use tracing::{Instrument as _, field::Empty};
+use tracing::Instrument as _;
 
 use super::{
     body::{MinimumRate, RequestBody, UploadBody},
@@ -132,14 +132,7 @@ where
             path,
             parts,
         };
-        let span = tracing::info_span!(
-            "upload_request",
-            method = %exchange.parts.method,
-            owner = exchange.caller.owner().as_str(),
-            dialect = Empty,
-            upload = Empty,
-            status = Empty,
-        );
+        let span = observe::Request::span(&exchange.parts.method, exchange.caller.owner());
         let answer = async move {
             let mut request = observe::Request::new();
             let (settings, origin) = (exchange.settings.clone(), Origin::of(&exchange.parts));
@@ -169,7 +162,7 @@ where
                 response
             }
         };
-        UploadFuture(Box::pin(answer.instrument(span)))
+        UploadFuture::new(answer.instrument(span))
     }
 }
 
@@ -205,6 +198,12 @@ where
 #[must_use = "futures do nothing unless polled"]
 pub struct UploadFuture(Pin<Box<dyn Future<Output = Response<UploadBody>> + Send>>);
 
+impl UploadFuture {
+    pub(super) fn new(answer: impl Future<Output = Response<UploadBody>> + Send + 'static) -> Self {
+        Self(Box::pin(answer))
+    }
+}
+
 impl Future for UploadFuture {
     type Output = Result<Response<UploadBody>, Infallible>;
 
@@ -221,7 +220,7 @@ impl fmt::Debug for UploadFuture {
 
 /// The answer to HEAD: that to GET, with its length but not its body. Whoever sent another method waits for as many bytes as the
 /// length says, which are none.
-fn without_body(response: Response<UploadBody>, sent_as_head: bool) -> Response<UploadBody> {
+pub(super) fn without_body(response: Response<UploadBody>, sent_as_head: bool) -> Response<UploadBody> {
     let (mut parts, body) = response.into_parts();
     let len = if sent_as_head {
         body.size_hint().exact()

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -126,6 +127,18 @@ impl BlobStore for MeasuredBlobs {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         measure(BLOB, "delete", self.0.delete(key)).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        measure(BLOB, "put", self.0.put(key, bytes)).await
+    }
+
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        measure(BLOB, "clear", self.0.clear(folder)).await
+    }
+
+    fn local_path(&self, key: &Key) -> Option<PathBuf> {
+        self.0.local_path(key)
     }
 }
 

@@ -22,6 +22,7 @@ mod options;
 mod orphans;
 mod pieces;
 mod place;
+mod proof;
 mod publish;
 mod sweep;
 #[cfg(all(test, feature = "conformance"))]
@@ -41,6 +42,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use object_store::{GetRange, ObjectStore, multipart::MultipartStore};
 
@@ -242,7 +244,7 @@ impl BlobStore for ObjectBlobs {
 
     async fn head(&self, key: &Key) -> Result<Option<Blob>> {
         let found = self.shared.backend.head(&self.shared.paths.blob(key)?).await?;
-        Ok(found.as_ref().map(complete::blob))
+        Ok(found.as_ref().map(proof::blob))
     }
 
     async fn read(&self, key: &Key, range: ByteRange) -> Result<BlobBody> {
@@ -273,6 +275,24 @@ impl BlobStore for ObjectBlobs {
     async fn delete(&self, key: &Key) -> Result<()> {
         let path = self.shared.paths.blob(key)?;
         Ok(self.shared.backend.delete(vec![path]).await?)
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        let (shared, path) = (&self.shared, self.shared.paths.blob(key)?);
+        shared.counters.sent(bytes.len() as u64);
+        Ok(shared.backend.put(&path, &[bytes]).await?)
+    }
+
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        let (shared, path) = (&self.shared, self.shared.paths.blob(folder)?);
+        let listed = shared.backend.list(&path).await?;
+        // The object under the very key is not below it.
+        let below: Vec<_> = listed.into_iter().map(|meta| meta.location).collect();
+        let below: Vec<_> = below.into_iter().filter(|at| *at != path).collect();
+        for some in below.chunks(1000) {
+            shared.backend.delete(some.to_vec()).await?;
+        }
+        Ok(())
     }
 }
 
