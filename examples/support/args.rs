@@ -19,6 +19,7 @@ Takes large videos in pieces, and resumes.
 --lease SECS         after so long another server goes on with what one had begun to finish and died
 --max-size BYTES     the largest file
 --memory-budget BYTES  of bodies in memory at once
+--hls                videos become HLS streams, by an ffmpeg that is installed (feature ffmpeg); it works in DIR/transcode of --data
 ";
 
 /// The command line, parsed.
@@ -42,6 +43,7 @@ pub struct Args {
     pub lease: Option<Duration>,
     pub max_size: Option<u64>,
     pub memory_budget: Option<u64>,
+    pub hls: bool,
 }
 
 impl Args {
@@ -62,6 +64,7 @@ impl Args {
             lease: None,
             max_size: None,
             memory_budget: None,
+            hls: false,
         };
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -88,6 +91,7 @@ impl Args {
                 "--cors" => parsed.cors.push(origin("--cors", &value()?)?),
                 "--token" => parsed.tokens.push(token(&value()?)?),
                 "--anonymous" => parsed.anonymous = true,
+                "--hls" => parsed.hls = true,
                 "--metadata" => parsed.metadata = Some(value()?),
                 "--blobs" => parsed.blobs = Some(value()?),
                 "--durability" => parsed.durable = durable(&value()?)?,

@@ -1,4 +1,5 @@
-//! A video becomes an HLS stream: [`Transcoder`] runs an installed ffmpeg over a file that nobody has reason to trust.
+//! A video becomes an HLS stream: [`FfmpegHls`] is the hook that does it to each upload, and [`Transcoder`] what it does it with: it runs an
+//! installed ffmpeg over a file that nobody has reason to trust.
 //!
 //! ```text
 //! first bytes ─► ffprobe ─► ladder ─► one ffmpeg per rendition ─► sink: segments, playlist, "finished", master playlist
@@ -21,7 +22,9 @@ mod cancel;
 mod command;
 mod contain;
 mod error;
+mod hls;
 mod ladder;
+mod ledger;
 mod options;
 mod playlist;
 mod probe;
@@ -30,6 +33,7 @@ mod progress;
 mod run;
 mod sink;
 mod sniff;
+mod store;
 #[cfg(test)]
 mod tests;
 mod workdir;
@@ -52,6 +56,7 @@ use crate::blob::BlobBody;
 pub use self::{
     contain::Containment,
     error::{Limit, TranscodeError, TranscodeErrorKind},
+    hls::FfmpegHls,
     options::{Rung, SegmentFormat, TranscodeLimits, TranscodeOptions},
     playlist::master_playlist,
     progress::Progress,
@@ -209,6 +214,8 @@ impl Transcoder {
             .acquire_many(TASKS)
             .await
             .map(tokio::sync::SemaphorePermit::forget);
+        let shared = Arc::clone(&self.shared);
+        let _panicked = tokio::task::spawn_blocking(move || shared.home.remove()).await;
     }
 }
 

@@ -71,9 +71,16 @@ impl Home {
     }
 }
 
+impl Home {
+    /// Removes it. What begins later fails.
+    pub(super) fn remove(&self) {
+        remove(&self.path);
+    }
+}
+
 impl Drop for Home {
     fn drop(&mut self) {
-        remove(&self.path);
+        self.remove();
     }
 }
 
