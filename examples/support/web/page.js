@@ -415,21 +415,28 @@ function showProcessing(hook) {
 }
 
 /** Plays the stream as soon as its first version is there, and shows how the others come along. */
-async function stream(id, { file, hls, uploadId }) {
+async function follow(id, { file, hls, uploadId }) {
+  let stream = hls;
   const current = () => playing.id === id;
   for (let wait = 500; current(); wait = Math.min(wait * 1.2, 3000)) {
     const status = await api(`uploads/${uploadId}/`).catch(() => ({ hooks: [] })); // asked again
     const hook = status.hooks?.find(({ name }) => name === 'hls');
     if (!current()) return;
     showProcessing(hook?.state === 'running' || !playing.hls ? hook ?? {} : null);
-    if (!playing.hls && (await fetch(hls, { method: 'HEAD' }).catch(() => ({}))).ok && current()) {
-      playing.hls = hls;
-      await play(hls, 'hls');
+    if (!playing.hls) {
+      const { ok, status: answered } = await fetch(stream, { method: 'HEAD' }).catch(() => ({}));
+      if (!current()) return;
+      if (ok) {
+        playing.hls = stream;
+        await play(stream, 'hls');
+      } else if (answered === 403) { // it has expired, or the server was started anew
+        stream = (await sources(id).catch(() => null))?.hls ?? stream;
+      }
     }
     if (hook?.state === 'finished' && playing.hls) return showProcessing(null);
     if (hook?.state === 'failed') {
       showProcessing(null);
-      if (!playing.hls && current()) await play(file, 'file');
+      if (!playing.hls) await play(file, 'file');
       throw new Error(`The server could not make a stream of this video, so you see the file as it is. (${hook.error ?? 'It did not say why.'})`);
     }
     await new Promise((resolve) => { setTimeout(resolve, wait); });
@@ -447,7 +454,7 @@ async function watch(video) {
   $('watch').scrollIntoView({ block: 'nearest', behavior: calm.matches ? 'auto' : 'smooth' });
   const found = await sources(video.id);
   if (playing.id !== video.id) return;
-  if (found.hls && playsHls()) doing(() => stream(video.id, found))();
+  if (found.hls && playsHls()) doing(() => follow(video.id, found))();
   else await play(found.file, 'file');
 }
 
