@@ -313,7 +313,11 @@ impl Uploads {
             }
             next.outbox.retain(|outgoing| !outgoing.owed.is_empty());
             let wake = self.told_wake(&next);
-            if self.update(&next, PartsEdit::Keep, wake).await?.is_some() {
+            if let Some(changed) = self.update(&next, PartsEdit::Keep, wake).await? {
+                if is_news {
+                    // Those who are told of it may have heard all else, and be done.
+                    self.events_pending(&changed);
+                }
                 return Ok(true);
             }
         }
