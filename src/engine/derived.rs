@@ -118,7 +118,13 @@ impl Uploads {
         name: &str,
         range: ByteRange,
     ) -> Result<(Blob, BlobBody)> {
-        let name = DerivedName::parse(name)?;
+        let (key, blob) = self.find_derived(caller, id, &DerivedName::parse(name)?).await?;
+        let body = self.inner.blobs.read(&key, range).await?;
+        Ok((blob, body))
+    }
+
+    /// Where such a file lies and how large it is, for a caller who may read it.
+    pub(crate) async fn find_derived(&self, caller: &Caller, id: UploadId, name: &DerivedName) -> Result<(Key, Blob)> {
         let found = self
             .find(caller, Address::Id(id), Action::Read, PartRange::NONE)
             .await?;
@@ -129,8 +135,7 @@ impl Uploads {
         let folder = record.derived.ok_or_else(no_file)?;
         let key = name.within(&folder)?;
         let blob = self.inner.blobs.head(&key).await?.ok_or_else(no_file)?;
-        let body = self.inner.blobs.read(&key, range).await?;
-        Ok((blob, body))
+        Ok((key, blob))
     }
 
     /// Whether hooks will yet work on what was assembled, as a sentence for the one who uploaded it.
@@ -143,6 +148,12 @@ impl Uploads {
             let is_over = matches!(outcome, Some(Outcome::Finished | Outcome::Failed));
             hook.announcement().filter(|_| !is_over)
         })
+    }
+
+    /// Whether nothing more will become of it by itself: it has ended, and no hook is at work on its blob.
+    pub(crate) fn is_settled(&self, record: &Record) -> bool {
+        let is_used = record.state == State::Assembled && self.is_worked_on(record);
+        record.state.is_final() && !is_used
     }
 
     /// Whether a hook may still put derived files of an ended upload: it was told of the blob, and has not come to its end.

@@ -11,7 +11,7 @@ use crate::{
     engine::{StoredChunk, Upload},
     error::{Error, ErrorKind},
     http::{body::UploadBody, number::digits, problem},
-    upload::State,
+    upload::{Outcome, State},
 };
 
 type Ranges = Vec<(u32, u32)>;
@@ -115,7 +115,42 @@ struct Status<'a> {
     checksum: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
-    hooks: [Value; 0],
+    hooks: Vec<HookStatus<'a>>,
+}
+
+/// How a hook is getting on whose work is the client's business.
+#[derive(Serialize)]
+struct HookStatus<'a> {
+    name: &'a str,
+    /// `running`, `finished` or `failed`.
+    state: Outcome,
+    /// 0 to 100.
+    progress: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<u64>,
+    /// What it said the last time it failed. It may be tried again.
+    error: Option<&'a str>,
+}
+
+impl<'a> HookStatus<'a> {
+    fn of(upload: &'a Upload) -> Vec<Self> {
+        let deliveries = upload.record().deliveries.iter();
+        let shown = deliveries.filter_map(|(name, delivery)| {
+            let state = delivery.outcome?;
+            let progress = delivery.progress.filter(|_| state == Outcome::Running);
+            Some(Self {
+                name,
+                state,
+                progress: match state {
+                    Outcome::Finished => Some(100),
+                    _ => progress.map(|progress| progress.percent),
+                },
+                seconds_left: progress.and_then(|progress| progress.left).map(|left| left.as_secs()),
+                error: delivery.error.as_deref(),
+            })
+        });
+        shown.collect()
+    }
 }
 
 /// What only an upload that was read with its parts can tell.
@@ -173,7 +208,7 @@ impl<'a> Status<'a> {
             video_path: assembled.then(|| upload.key().as_str()),
             checksum: upload.checksum().map(|digest| digest.to_string()),
             error: upload.failure(),
-            hooks: [],
+            hooks: HookStatus::of(upload),
         }
     }
 }
