@@ -45,6 +45,8 @@ pub(crate) enum Bug {
     PartialsEndedBeforePublication,
     /// What an append goes on from is deleted before the append is durable.
     TailDeletedTooEarly,
+    /// A blob is said to be made although the answer to that request was lost.
+    LostAnswerIsSuccess,
 }
 
 /// Whether `bug` is planted on this thread.

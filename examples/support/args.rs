@@ -20,6 +20,7 @@ Takes large videos in pieces, and resumes.
 --max-size BYTES     the largest file
 --memory-budget BYTES  of bodies in memory at once
 --hls                videos become HLS streams, by an ffmpeg that is installed (feature ffmpeg); it works in DIR/transcode of --data
+--metrics ADDR       figures for Prometheus at http://ADDR/metrics, for whoever reaches that address (feature metrics)
 ";
 
 /// The command line, parsed.
@@ -44,6 +45,7 @@ pub struct Args {
     pub max_size: Option<u64>,
     pub memory_budget: Option<u64>,
     pub hls: bool,
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Args {
@@ -65,6 +67,7 @@ impl Args {
             max_size: None,
             memory_budget: None,
             hls: false,
+            metrics: None,
         };
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -101,6 +104,10 @@ impl Args {
                 "--lease" => parsed.lease = Some(Duration::from_secs(number("--lease", &value()?)?)),
                 "--max-size" => parsed.max_size = Some(number("--max-size", &value()?)?),
                 "--memory-budget" => parsed.memory_budget = Some(number("--memory-budget", &value()?)?),
+                "--metrics" => {
+                    let address = value()?.parse();
+                    parsed.metrics = Some(address.map_err(|_| "--metrics is an address as in 127.0.0.1:9090")?);
+                }
                 _ => return Err(format!("{flag} is no flag; --help lists them")),
             }
             if inline.is_some() {

@@ -15,6 +15,8 @@ mod catalogue;
 mod content;
 mod create_video;
 pub mod envelope;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod page;
 mod stores;
 mod ticket;
@@ -82,6 +84,12 @@ pub fn run<F: Future<Output = Result<(), BoxError>>>(serve: impl FnOnce(TcpListe
         Err(error) => return fail(error),
     };
     let served = runtime.block_on(async {
+        if let Some(address) = args.metrics {
+            #[cfg(feature = "metrics")]
+            metrics::serve(address).await?;
+            #[cfg(not(feature = "metrics"))]
+            return Err(format!("--metrics {address} needs the feature metrics: cargo run --features metrics").into());
+        }
         let host = Host::open(&args).await?;
         let listener = TcpListener::bind(args.listen).await?;
         serve(listener, host).await

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     hook::{Hook, OnEvent},
     metadata::{MetadataStore, Quota},
+    observe,
     upload::{DerivedName, Event, EventKind, FileName, Key, Target, UploadId},
 };
 
@@ -494,6 +495,8 @@ impl Builder<Ready> {
             inner: metadata,
             limit: config.store_timeout,
         });
+        observe::describe();
+        let (blobs, metadata) = observe::measured(blobs, metadata);
         let limits = blobs.limits();
         if let (Some(idle), max) = (limits.max_idle, config.expire_after)
             && max.is_none_or(|max| max > idle)

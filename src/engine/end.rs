@@ -1,10 +1,13 @@
 //! Ends without a blob: abort, delete, expiry; and what is cleaned up after any end.
 
+use futures_util::FutureExt as _;
+
 use super::{CONTENTION, Uploads, contended, ended, live::Spot};
 use crate::{
     access::{Action, Caller},
     error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
+    observe,
     planted::{Bug, planted},
     upload::{EventKind, Intent, Layout, Record, State, UploadId, Wake},
 };
@@ -87,6 +90,7 @@ impl Uploads {
             }
             let wake = self.end_wake(&next);
             if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+                observe::ended(&changed);
                 drop(turn);
                 let uploads = self.clone();
                 let cleaning = self.inner.tasks.spawn(async move { uploads.after_end(&changed).await });
@@ -108,6 +112,7 @@ impl Uploads {
         self.push_event(&mut next, EventKind::Expired);
         let wake = self.end_wake(&next);
         if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+            observe::ended(&changed);
             self.after_end(&changed).await;
         }
         Ok(())
@@ -136,6 +141,22 @@ impl Uploads {
         let wake = self.end_wake(&next);
         self.update(&next, PartsEdit::Keep, wake).await?;
         Ok(())
+    }
+
+    /// Removes what a finished assembly left over, which nobody waits for if it takes several requests to a store far away. What
+    /// fails is left to the sweep.
+    pub(super) async fn clear_up(&self, record: &Record) {
+        let (uploads, id, handle) = (self.clone(), record.id, record.handle.clone());
+        let mut clearing = Box::pin(async move {
+            if let Err(error) = uploads.inner.blobs.discard(&handle).await {
+                tracing::warn!(%id, %error, "leftovers of a finished assembly are left to the sweep");
+            }
+        });
+        if self.inner.limits.in_place {
+            clearing.await;
+        } else if clearing.as_mut().now_or_never().is_none() {
+            drop(self.inner.tasks.spawn(clearing));
+        }
     }
 
     /// When the driver looks at an ended upload next.

@@ -56,6 +56,7 @@ use crate::{
     blob::{BlobBody, BlobStore, ByteRange, Limits},
     error::{Error, ErrorKind, Result},
     metadata::{Lookup, MetadataStore, Page, PartRange, PartsEdit, Updated},
+    observe,
     upload::{Blob, Record, Snapshot, State, UploadId, Wake},
 };
 
@@ -218,6 +219,7 @@ impl Uploads {
             .load(by, parts)
             .await?
             .ok_or_else(Error::not_found)?;
+        observe::concerns(snapshot.record.id);
         self.authorize(caller, action, Subject::Upload(&snapshot.record))
             .await?;
         Ok(snapshot)

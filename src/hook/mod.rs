@@ -19,8 +19,12 @@ use crate::{
 };
 
 mod channel;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 pub use channel::Channel;
+#[cfg(feature = "webhook")]
+pub use webhook::Webhook;
 
 pub use crate::engine::Telling;
 

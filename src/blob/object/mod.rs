@@ -22,6 +22,7 @@ mod options;
 mod orphans;
 mod pieces;
 mod place;
+mod proof;
 mod publish;
 mod sweep;
 #[cfg(all(test, feature = "conformance"))]
@@ -243,7 +244,7 @@ impl BlobStore for ObjectBlobs {
 
     async fn head(&self, key: &Key) -> Result<Option<Blob>> {
         let found = self.shared.backend.head(&self.shared.paths.blob(key)?).await?;
-        Ok(found.as_ref().map(complete::blob))
+        Ok(found.as_ref().map(proof::blob))
     }
 
     async fn read(&self, key: &Key, range: ByteRange) -> Result<BlobBody> {

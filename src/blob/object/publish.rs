@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 use super::{
     Shared,
     backend::Why,
-    complete::{Made, Order, Stop, bare, collected},
+    complete::{Made, Order, Stop, collected},
     memory::Reserved,
     place::{Native, Piece, Put, total},
+    proof::bare,
 };
 use crate::{
     engine::{Crc64, checksum::Combiner},

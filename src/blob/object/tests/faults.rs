@@ -187,14 +187,18 @@ fn run(history: impl Future<Output = ()>) {
 }
 
 fn each_request_fails(how: How) {
-    let calm = Fake::new(SMALL);
+    each_request_fails_on(how, || Fake::new(SMALL));
+}
+
+fn each_request_fails_on(how: How, fresh: impl Fn() -> Fake) {
+    let calm = fresh();
     run(history(&calm, how, &calm));
     let asked = calm.asked();
     let mut runs = 0;
     for op in OPS {
         for nth in 0..asked.get(&op).copied().unwrap_or_default().min(14) {
             for fate in FATES {
-                let calm = Fake::new(SMALL);
+                let calm = fresh();
                 let failing = calm.clone().failing(move |asked, at| match (asked, at) {
                     // A single failure is made up for by a second try: three in a row are not.
                     (asked, at) if asked == op && (nth..nth + 3).contains(&at) => fate,
@@ -213,6 +217,11 @@ fn each_request_fails(how: How) {
 fn each_request_for_chunks_fails_once() {
     each_request_fails(How::Chunks);
     each_request_fails(How::LastFirst);
+}
+
+#[test]
+fn each_request_fails_once_where_the_tag_of_an_object_is_not_told() {
+    each_request_fails_on(How::Chunks, || Fake::new(SMALL).silent());
 }
 
 #[test]
@@ -400,4 +409,20 @@ fn catches_that_an_object_under_the_key_is_trusted() {
             blob::a_taken_key_is_never_written_over(store).await;
         });
     }));
+}
+
+/// Of all the ways in which a request fails one is that it was not done.
+#[test]
+fn catches_that_a_lost_answer_is_taken_for_success() {
+    let _planted = plant(Bug::LostAnswerIsSuccess);
+    for fate in [Fate::FailBefore, Fate::Hang, Fate::Late(Duration::from_secs(3000))] {
+        assert!(is_caught(move || {
+            let calm = Fake::new(SMALL).silent();
+            let failing = calm.clone().failing(move |op, nth| match (op, nth) {
+                (Op::Complete, 0) => fate,
+                _ => Fate::Fine,
+            });
+            run(history(&failing, How::Chunks, &calm));
+        }));
+    }
 }

@@ -35,6 +35,12 @@ async fn the_suite_with_tags_that_say_nothing_and_no_lists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_suite_where_the_tag_of_an_object_is_not_told() {
+    blob::run(async || on(&Fake::new(SMALL).silent(), options(SMALL))).await;
+    blob::run(async || on(&Fake::new(SMALL).silent().opaque(), options(SMALL))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_suite_where_chunks_are_too_small_for_parts() {
     let strict = PartBounds::new(20_000, 1 << 20, 10_000).equal();
     blob::run(async || on(&Fake::new(strict), options(strict).with_part_size(20_000))).await;
