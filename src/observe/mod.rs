@@ -20,7 +20,7 @@ use crate::{
     blob::BlobStore,
     error::{Error, ErrorKind},
     metadata::{MetadataStore, Unfinished},
-    upload::{DeadLetter, Owner, Protocol, Record, State, UploadId},
+    upload::{DeadLetter, Protocol, Record, State, UploadId},
 };
 
 /// Puts what measures their calls around the stores.
@@ -152,7 +152,7 @@ pub(crate) struct Request {
 #[cfg(feature = "http")]
 impl Request {
     /// The span that it is answered in: without its path, which may hold a token.
-    pub(crate) fn span(method: &::http::Method, owner: &Owner) -> tracing::Span {
+    pub(crate) fn span(method: &::http::Method, owner: &crate::upload::Owner) -> tracing::Span {
         tracing::info_span!(
             "upload_request",
             %method,
