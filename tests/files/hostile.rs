@@ -116,3 +116,18 @@ async fn a_store_that_breaks_off_makes_no_short_file() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_read_any_more_gets_no_further_part() {
+    let house = House::new(|files| files).await;
+    let film = bytes(32 * MIB as usize);
+    let id = house.file("a.mp4", "video/mp4", &film).await;
+    let several = [ANN, ("range", "bytes=0-16777215,25165824-")];
+    let (reply, mut stream) = house.begin(&format!("GET /media/{id}"), &several).await;
+    assert_eq!(reply.status, 206);
+    house.locked_out.store(true, Ordering::SeqCst);
+    let mut got = Vec::new();
+    let _ = stream.read_to_end(&mut got).await;
+    let announced: usize = reply.header("content-length").parse().unwrap();
+    assert!(got.len() < announced, "all {} bytes came", got.len());
+}
