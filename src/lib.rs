@@ -55,6 +55,9 @@
 //! | `postgres-tls` | no | TLS for it |
 //! | `object-store` | no | `ObjectBlobs`: blobs in any store of the `object_store` crate |
 //! | `aws`, `gcp`, `azure` | no | S3 and what speaks it, Google Cloud Storage, Azure Blob Storage for it |
+//! | `ffmpeg` | no | `hook::ffmpeg`: videos become HLS streams, by an ffmpeg that is installed (Unix) |
+//! | `webhook` | no | [`Webhook`](hook::webhook::Webhook): events told to an HTTPS receiver, signed |
+//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade |
 //! | `conformance` | no | suites and fault-injecting wrappers for your own stores |
 //! | `benchmark` | no | the same work on any pair of stores, measured and plotted |
 //!
@@ -109,6 +112,7 @@ pub mod hook;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod metadata;
+mod observe;
 mod planted;
 #[cfg(test)]
 #[cfg(feature = "disk")]

@@ -23,6 +23,7 @@
 mod client;
 mod floors;
 mod load;
+mod machine;
 mod ours;
 mod process;
 mod report;
@@ -151,7 +152,7 @@ fn main() {
         return;
     };
     std::fs::create_dir_all(&args.dir).unwrap();
-    println!("{}\n", report::machine(&args.dir));
+    println!("{}\n", machine::machine(&args.dir));
     if let Some(url) = &args.tus {
         stranger(&args, url);
         return;

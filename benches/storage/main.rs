@@ -38,6 +38,7 @@ cargo bench --features benchmark --bench storage -- [OPTIONS]
 --large MIB          512; --full 2,048, --quick 32
 --html FILE          a page with plots
 --json FILE          all figures
+--show FILE          repeatable: what --json left, of another day or machine, beside what is measured; alone, nothing is measured
 ";
 
 /// A pair of stores, as `stores::open` takes it.
@@ -67,6 +68,7 @@ struct Asked {
     large: Option<u64>,
     html: Option<PathBuf>,
     json: Option<PathBuf>,
+    show: Vec<PathBuf>,
 }
 
 impl Asked {
@@ -96,6 +98,7 @@ impl Asked {
                 "--large" => asked.large = Some(number(&flag, &value()?)?),
                 "--html" => asked.html = Some(value()?.into()),
                 "--json" => asked.json = Some(value()?.into()),
+                "--show" => asked.show.push(value()?.into()),
                 "--bench" => {} // cargo gives it
                 "--help" => return Ok(None),
                 other => return Err(format!("unknown option {other}; --help lists them").into()),
@@ -134,6 +137,9 @@ impl Asked {
     }
 
     fn pairs(&self, beneath: &Path) -> Vec<Args> {
+        if self.blobs.is_empty() && !self.show.is_empty() {
+            return Vec::new();
+        }
         if self.blobs.is_empty() {
             let pair = |name: &str, directory: &str, durable| Args {
                 name: name.to_owned(),
@@ -249,6 +255,11 @@ async fn measure(asked: &Asked) -> Result<(), BoxError> {
         .collect();
     for report in &mut reports {
         report.setting = setting(asked.rounds);
+    }
+    for file in &asked.show {
+        let told = |error: &dyn std::fmt::Display| format!("--show {}: {error}", file.display());
+        let earlier = std::fs::read(file).map_err(|error| told(&error))?;
+        reports.extend(serde_json::from_slice::<Vec<Report>>(&earlier).map_err(|error| told(&error))?);
     }
     write!(std::io::stdout().lock(), "{}", benchmark::markdown(&reports))?;
     if let Some(file) = &asked.html {

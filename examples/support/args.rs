@@ -19,6 +19,8 @@ Takes large videos in pieces, and resumes.
 --lease SECS         after so long another server goes on with what one had begun to finish and died
 --max-size BYTES     the largest file
 --memory-budget BYTES  of bodies in memory at once
+--hls                videos become HLS streams, by an ffmpeg that is installed (feature ffmpeg); it works in DIR/transcode of --data
+--metrics ADDR       figures for Prometheus at http://ADDR/metrics, for whoever reaches that address (feature metrics)
 ";
 
 /// The command line, parsed.
@@ -42,6 +44,8 @@ pub struct Args {
     pub lease: Option<Duration>,
     pub max_size: Option<u64>,
     pub memory_budget: Option<u64>,
+    pub hls: bool,
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Args {
@@ -62,6 +66,8 @@ impl Args {
             lease: None,
             max_size: None,
             memory_budget: None,
+            hls: false,
+            metrics: None,
         };
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -88,6 +94,7 @@ impl Args {
                 "--cors" => parsed.cors.push(origin("--cors", &value()?)?),
                 "--token" => parsed.tokens.push(token(&value()?)?),
                 "--anonymous" => parsed.anonymous = true,
+                "--hls" => parsed.hls = true,
                 "--metadata" => parsed.metadata = Some(value()?),
                 "--blobs" => parsed.blobs = Some(value()?),
                 "--durability" => parsed.durable = durable(&value()?)?,
@@ -97,6 +104,10 @@ impl Args {
                 "--lease" => parsed.lease = Some(Duration::from_secs(number("--lease", &value()?)?)),
                 "--max-size" => parsed.max_size = Some(number("--max-size", &value()?)?),
                 "--memory-budget" => parsed.memory_budget = Some(number("--memory-budget", &value()?)?),
+                "--metrics" => {
+                    let address = value()?.parse();
+                    parsed.metrics = Some(address.map_err(|_| "--metrics is an address as in 127.0.0.1:9090")?);
+                }
                 _ => return Err(format!("{flag} is no flag; --help lists them")),
             }
             if inline.is_some() {

@@ -15,6 +15,8 @@ mod catalogue;
 mod content;
 mod create_video;
 pub mod envelope;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod page;
 mod stores;
 mod ticket;
@@ -26,7 +28,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tower_upload::{Event, EventKind, Uploads, http::Cors};
+use tower_upload::{Builder, Event, EventKind, Ready, Uploads, http::Cors};
 
 use self::{api::Videos, auth::Tokens, authorizer::VideoAuthorizer, catalogue::Catalogue};
 pub use self::{args::Args, page::Page};
@@ -71,6 +73,12 @@ pub fn run<F: Future<Output = Result<(), BoxError>>>(serve: impl FnOnce(TcpListe
         Err(error) => return fail(error),
     };
     let served = runtime.block_on(async {
+        if let Some(address) = args.metrics {
+            #[cfg(feature = "metrics")]
+            metrics::serve(address).await?;
+            #[cfg(not(feature = "metrics"))]
+            return Err(format!("--metrics {address} needs the feature metrics: cargo run --features metrics").into());
+        }
         let host = Host::open(&args).await?;
         let listener = TcpListener::bind(args.listen).await?;
         serve(listener, host).await
@@ -99,10 +107,11 @@ impl Host {
             builder = builder.memory_budget(bytes);
         }
         let learned = catalogue.clone();
-        let uploads = builder
-            .on_event(move |event| learn(learned.clone(), event))
-            .build()
-            .await?;
+        builder = builder.on_event(move |event| learn(learned.clone(), event));
+        if args.hls {
+            builder = stream(builder, args)?;
+        }
+        let uploads = builder.build().await?;
         let greeting = match (demo, args.anonymous) {
             (Some(token), _) => format!("/#token={token}"),
             (None, true) => "/".to_owned(),
@@ -162,8 +171,21 @@ fn on_signal() -> std::io::Result<watch::Receiver<bool>> {
     Ok(stopping)
 }
 
+/// Each video that is assembled becomes an HLS stream.
+#[cfg(feature = "ffmpeg")]
+fn stream(builder: Builder<Ready>, args: &Args) -> Result<Builder<Ready>, BoxError> {
+    use tower_upload::hook::ffmpeg::{FfmpegHls, TranscodeOptions};
+    Ok(builder.hook(FfmpegHls::new(TranscodeOptions::new(args.data.join("transcode")))))
+}
+
+#[cfg(not(feature = "ffmpeg"))]
+fn stream(_: Builder<Ready>, _: &Args) -> Result<Builder<Ready>, BoxError> {
+    Err("--hls: this build makes no streams; build it with --features ffmpeg".into())
+}
+
 /// The engine tells this at least once of every upload, also after a crash.
 async fn learn(catalogue: Catalogue, event: Event) -> tower_upload::Result<()> {
+    tracing::info!(event = %event.id, kind = %event.kind(), "told");
     let Some(target) = &event.target else { return Ok(()) };
     match event.kind() {
         EventKind::Assembled => {

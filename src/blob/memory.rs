@@ -144,6 +144,15 @@ impl BlobStore for MemoryBlobs {
         }
         Ok(())
     }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.shelves.lock().put(key, bytes)
+    }
+
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        self.shelves.lock().clear(folder);
+        Ok(())
+    }
 }
 
 /// One attempt: its bytes are its own until `finish` puts them into the slot.

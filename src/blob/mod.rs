@@ -3,14 +3,14 @@
 //! A store takes parts in any order and makes one blob of them without copying what it can keep
 //! in place. It knows no protocol and no metadata: which parts count is told to it.
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     upload::{Blob, Handle, Key, Part, Plan, Receipt, UploadId},
 };
 
@@ -131,6 +131,41 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes the blob under `key`. Succeeds if there is none.
     async fn delete(&self, key: &Key) -> Result<()>;
+
+    /// Stores a small object whole, in place of what is there: readers see the old one or the new one, never a part of either, and
+    /// it is durable on return. For files that a hook made, which are put below a [folder](Self::clear) of their own, and
+    /// never where an upload is published. One that was dropped or failed may be done yet: who puts the same key again first waits for it.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) from a store that cannot, as what is written here;
+    /// [`Conflict`](crate::ErrorKind::Conflict) if a segment of the key's folder is an object, on a file system.
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        let _ = (key, bytes);
+        Err(cannot_put())
+    }
+
+    /// Deletes every object whose key begins with `folder/`, durably on return. Succeeds if there is none. What is put
+    /// there at the same time may be deleted or stay.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) from a store that cannot [put](Self::put) either, as what is written here.
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        let _ = folder;
+        Err(cannot_put())
+    }
+
+    /// Where the blob under `key` lies as a file of this machine, for programs that read files; `None` if it does not, or is not there.
+    fn local_path(&self, key: &Key) -> Option<PathBuf> {
+        let _ = key;
+        None
+    }
+}
+
+fn cannot_put() -> Error {
+    Error::invalid(
+        "store",
+        "This blob store keeps uploads only; choose one that implements `put` and `clear`",
+    )
 }
 
 /// Writes one attempt at one part. Dropping it abandons the attempt.
@@ -353,6 +388,15 @@ macro_rules! through_pointer {
             }
             async fn delete(&self, key: &Key) -> Result<()> {
                 (**self).delete(key).await
+            }
+            async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+                (**self).put(key, bytes).await
+            }
+            async fn clear(&self, folder: &Key) -> Result<()> {
+                (**self).clear(folder).await
+            }
+            fn local_path(&self, key: &Key) -> Option<PathBuf> {
+                (**self).local_path(key)
             }
         }
     };

@@ -29,6 +29,7 @@ mod complete;
 mod discard;
 mod durable;
 mod join;
+mod put;
 mod read;
 mod write;
 
@@ -37,6 +38,7 @@ pub use complete::*;
 pub use discard::*;
 pub use durable::durability;
 pub use join::*;
+pub use put::*;
 pub use read::*;
 pub use write::*;
 
@@ -89,6 +91,9 @@ suite![
     a_join_names_lost_parts,
     a_join_claims_its_slot,
     a_join_never_touches_what_is_published,
+    put_replaces_whole_objects,
+    put_is_never_seen_by_half,
+    clear_removes_what_lies_below,
 ];
 
 fn upload_id(number: u32) -> UploadId {

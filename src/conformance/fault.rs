@@ -92,6 +92,10 @@ pub enum Call {
     Read,
     /// `BlobStore::delete`.
     Delete,
+    /// `BlobStore::put`.
+    Put,
+    /// `BlobStore::clear`.
+    Clear,
 }
 
 impl Call {

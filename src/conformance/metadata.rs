@@ -64,6 +64,7 @@ suite![
     quota_is_exact_on_create,
     quota_is_exact_on_commit,
     quota_is_given_back,
+    what_is_unfinished_is_counted,
     a_part_is_inserted_once_under_a_race,
     parts_of_one_commit_come_together,
     guard_is_checked_in_order,

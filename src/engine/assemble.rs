@@ -1,8 +1,9 @@
 //! Assembly: check coverage, seal, complete in the blob store, verify, publish.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use tracing::Instrument as _;
 
 use super::{
     Address, CONTENTION, Upload, Uploads,
@@ -16,6 +17,7 @@ use crate::{
     blob::{BlobBody, ByteRange, Completed},
     error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
+    observe,
     planted::{Bug, planted},
     upload::{
         Algorithm, Blob, Digest, EventKind, Intent, Layout, Part, Record, Snapshot, State, Tally, UploadId, Wake,
@@ -96,7 +98,13 @@ impl Uploads {
         // Whoever was here before us may have finished it.
         let snapshot = self.load(id, PartRange::ALL).await?;
         let result = match snapshot.record.state {
-            State::Assembling => self.assemble_sealed(snapshot).await,
+            State::Assembling => {
+                let began = Instant::now();
+                let span = tracing::info_span!("assemble", %id, parts = snapshot.parts.len());
+                let result = self.assemble_sealed(snapshot).instrument(span).await;
+                observe::assembled(began, result.as_ref().map(|now| now.record.state));
+                result
+            }
             State::Assembled => Ok(snapshot),
             State::Open => Err(coverage(&snapshot).err().unwrap_or_else(contended)),
             _ => Err(ended(&snapshot.record)),
@@ -215,6 +223,7 @@ impl Uploads {
             };
             let wake = self.end_wake(&next);
             if let Some(published) = self.update(&next, edit, wake).await? {
+                observe::ended(&published);
                 if planted(Bug::EventOutsideStateChange) {
                     let mut told = published.clone();
                     self.push_event(&mut told, EventKind::Assembled);
@@ -278,11 +287,13 @@ impl Uploads {
             };
             if let Some(changed) = self.update(&next, edit, wake).await? {
                 if changed.state == State::Open {
+                    tracing::warn!(id = %changed.id, ?lost, "parts that were stored are lost, and can be sent again");
                     let remaining: Vec<Part> = parts.into_iter().filter(|part| !lost.contains(&part.number)).collect();
                     return Err(Error::incomplete(
                         Upload::new(Snapshot::new(changed, tally, remaining)).missing(),
                     ));
                 }
+                observe::ended(&changed);
                 self.events_pending(&changed);
                 return Ok(Snapshot::new(changed, tally, parts));
             }

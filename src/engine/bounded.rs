@@ -4,7 +4,9 @@ use async_trait::async_trait;
 
 use crate::{
     error::{Error, Result},
-    metadata::{Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, Updated},
+    metadata::{
+        Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, Unfinished, Updated,
+    },
     upload::{Owner, Part, Record, Snapshot, UploadId, Version, Wake},
 };
 
@@ -53,5 +55,9 @@ impl MetadataStore for Bounded {
 
     async fn remove(&self, id: UploadId, expected: Version) -> Result<bool> {
         self.within(self.inner.remove(id, expected)).await
+    }
+
+    async fn unfinished(&self) -> Result<Option<Unfinished>> {
+        self.within(self.inner.unfinished()).await
     }
 }

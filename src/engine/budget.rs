@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct Budget {
     pages: Arc<Semaphore>,
     files: Arc<Semaphore>,
+    /// How many pages there are of each.
+    of: (usize, usize),
     spool: Spool,
 }
 
@@ -42,11 +44,13 @@ impl Budget {
     pub(crate) fn new(bytes: u64, file_bytes: u64, spool: Spool) -> Self {
         let pages = |bytes: u64| {
             let pages = usize::try_from(bytes / PAGE).unwrap_or(usize::MAX);
-            Arc::new(Semaphore::new(pages.min(Semaphore::MAX_PERMITS)))
+            pages.min(Semaphore::MAX_PERMITS)
         };
+        let of = (pages(bytes), pages(file_bytes));
         Self {
-            pages: pages(bytes),
-            files: pages(file_bytes),
+            pages: Arc::new(Semaphore::new(of.0)),
+            files: Arc::new(Semaphore::new(of.1)),
+            of,
             spool,
         }
     }
@@ -54,6 +58,12 @@ impl Budget {
     /// Reserves `bytes`, or nothing.
     pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
         reserve(&self.pages, bytes)
+    }
+
+    /// The bytes that are reserved in memory and in temporary files.
+    pub(crate) fn used(&self) -> (u64, u64) {
+        let used = |pages: &Semaphore, of: usize| of.saturating_sub(pages.available_permits()) as u64 * PAGE;
+        (used(&self.pages, self.of.0), used(&self.files, self.of.1))
     }
 
     /// Unreserved pages: all of them once everything is quiet.

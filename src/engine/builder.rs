@@ -14,7 +14,8 @@ use crate::{
     error::{Error, Result},
     hook::{Hook, OnEvent},
     metadata::{MetadataStore, Quota},
-    upload::{Event, EventKind, FileName, Key, Target, UploadId},
+    observe,
+    upload::{DerivedName, Event, EventKind, FileName, Key, Target, UploadId},
 };
 
 /// Builder state: nobody said who may do what, so there is no `build` yet.
@@ -102,6 +103,7 @@ pub(crate) struct Config {
     pub(crate) join_step: u64,
     pub(crate) batch: usize,
     pub(crate) key_template: Arc<str>,
+    pub(crate) derived_prefix: Arc<str>,
     pub(crate) verify: Verify,
     pub(crate) hooks: Arc<[Arc<dyn Hook>]>,
     pub(crate) hook_attempts: u32,
@@ -138,6 +140,16 @@ impl Config {
             .collect()
     }
 
+    /// The folder of the files that hooks make of an upload.
+    pub(crate) fn derived(&self, id: UploadId, target: Option<&Target>) -> Result<Key> {
+        // An id may begin with a dash, a segment may not.
+        let (prefix, id) = (&self.derived_prefix, Key::segment(&id.to_string()));
+        match target {
+            Some(target) => Key::parse(&format!("{prefix}/{}/{id}", Key::segment(target.as_str()))),
+            None => Key::parse(&format!("{prefix}/{id}")),
+        }
+    }
+
     /// The final key of a file by the template.
     pub(crate) fn key(&self, id: UploadId, target: Option<&Target>, file_name: &FileName) -> Result<Key> {
         let id = id.to_string();
@@ -171,6 +183,7 @@ impl Default for Config {
             join_step: 256 << 20,
             batch: 512 << 10,
             key_template: "videos/originals/{target}_{file_name}".into(),
+            derived_prefix: "videos/hls".into(),
             verify: Verify::default(),
             hooks: Arc::new([]),
             hook_attempts: 20,
@@ -345,6 +358,15 @@ impl<A> Builder<A> {
         self
     }
 
+    /// Where the folders lie of files that hooks make of assembled uploads, each `PREFIX/{target}/{id}`, or `PREFIX/{id}` of an upload without a
+    /// target; `videos/hls` unless said otherwise. Let no [`key_template`](Self::key_template) lead there. Uploads that were assembled
+    /// before keep their folder.
+    #[must_use]
+    pub fn derived_prefix(mut self, prefix: impl Into<Arc<str>>) -> Self {
+        self.config.derived_prefix = prefix.into();
+        self
+    }
+
     /// What is read back before a blob is published. [`Verify::Receipts`] unless said otherwise.
     #[must_use]
     pub const fn verify(mut self, verify: Verify) -> Self {
@@ -473,6 +495,8 @@ impl Builder<Ready> {
             inner: metadata,
             limit: config.store_timeout,
         });
+        observe::describe();
+        let (blobs, metadata) = observe::measured(blobs, metadata);
         let limits = blobs.limits();
         if let (Some(idle), max) = (limits.max_idle, config.expire_after)
             && max.is_none_or(|max| max > idle)
@@ -491,11 +515,22 @@ impl Builder<Ready> {
             .map_err(|error| {
                 Error::invalid("key_template", "The key template makes no valid key").with_source(error)
             })?;
+        let longest = Target::parse(&"x".repeat(Target::MAX_LEN))?;
+        let derived = config.derived(UploadId::from_bytes([0; 16]), Some(&longest))?;
+        if derived.as_str().len() + DerivedName::MAX_LEN >= Key::MAX_LEN {
+            return Err(Error::invalid(
+                "derived_prefix",
+                "The prefix of derived files is too long",
+            ));
+        }
         let mut names: Vec<_> = config.hooks.iter().map(|hook| hook.name()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             let message = format!("Two hooks have the name {:?}: each needs its own", twice[0]);
             return Err(Error::invalid("hook", message));
+        }
+        for hook in config.hooks.iter() {
+            hook.open().await?;
         }
         let incarnation = random.u64()?;
         let inner = Arc::new(Inner {

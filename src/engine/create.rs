@@ -13,6 +13,7 @@ use crate::{
     access::{Action, Caller, Subject},
     error::{Error, ErrorKind, Result},
     metadata::{Created, Lookup, PartRange},
+    observe,
     upload::{
         Algorithm, Concat, EventKind, FileName, Handle, Key, Layout, Part, Plan, Protocol, Record, Snapshot, Tally,
         Target, UploadId, Wake,
@@ -87,6 +88,7 @@ impl Uploads {
                 .await;
             match created {
                 Ok(Created::New(record)) => {
+                    observe::created(&record);
                     self.events_pending(&record);
                     let tally = Tally {
                         revision: 1,
@@ -356,6 +358,7 @@ impl Uploads {
             .await?
         {
             Created::New(record) => {
+                observe::created(&record);
                 self.events_pending(&record);
                 Ok(First::Stored(stored_chunk(
                     &record,

@@ -3,11 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
+use tracing::Instrument as _;
 
 use super::{Swept, Uploads};
 use crate::{
     error::Result,
     metadata::{Lookup, PartRange, PartsEdit},
+    observe,
     planted::{Bug, planted},
     upload::{Record, State, Timestamp, Wake},
 };
@@ -15,6 +17,8 @@ use crate::{
 /// How many records are taken at once, and worked on at the same time.
 const BATCH: usize = 64;
 const AT_ONCE: usize = 8;
+/// How often it is looked up how much is unfinished, for figures.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 impl Uploads {
     pub(super) fn start_driver(&self) {
@@ -23,14 +27,25 @@ impl Uploads {
         let (tick, sweep_every) = (self.inner.config.tick, self.inner.config.sweep_every);
         let driver = tokio::spawn(async move {
             let mut next_sweep = tokio::time::Instant::now();
+            let mut next_look = next_sweep;
             loop {
                 let Some(inner) = weak.upgrade() else { return };
                 let uploads = Self { inner };
                 if tokio::time::Instant::now() >= next_sweep {
-                    if let Err(error) = uploads.sweep().await {
-                        tracing::warn!(%error, "the sweep did not succeed and is tried again");
+                    match uploads.sweep().instrument(tracing::info_span!("sweep")).await {
+                        Ok(Swept {
+                            ended: 0, unknown: 0, ..
+                        }) => {}
+                        Ok(Swept { ended, unknown, .. }) => {
+                            tracing::info!(ended, unknown, "bytes of no unfinished upload were removed");
+                        }
+                        Err(error) => tracing::warn!(%error, "the sweep did not succeed and is tried again"),
                     }
                     next_sweep = tokio::time::Instant::now() + sweep_every;
+                }
+                if observe::ENABLED && tokio::time::Instant::now() >= next_look {
+                    uploads.look().await;
+                    next_look = tokio::time::Instant::now() + LOOK_EVERY;
                 }
                 let busy = match uploads.drive().await {
                     Ok(driven) => driven == BATCH,
@@ -52,6 +67,17 @@ impl Uploads {
             .driver
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(driver);
+    }
+
+    /// Tells what a gauge shows. What is unfinished is asked of the store: a count of what this process saw begin and end would
+    /// be wrong after a restart, and beside other nodes.
+    async fn look(&self) {
+        let (memory, files) = self.inner.budget.used();
+        observe::budget(memory, files);
+        match self.inner.metadata.unfinished().await {
+            Ok(now) => now.into_iter().for_each(observe::unfinished),
+            Err(error) => tracing::debug!(%error, "what is unfinished is counted later"),
+        }
     }
 
     /// Takes what is due and drives it on: interrupted assemblies, expiry, events that wait to be told, leftovers.
@@ -107,6 +133,9 @@ impl Uploads {
             }
             _ if !record.outbox.is_empty() => {
                 self.events_pending(&record);
+                if !record.state.is_live() && record.staged && record.derived.is_some() {
+                    self.clean(&record).await?;
+                }
                 Ok(())
             }
             State::Open => Ok(()),
@@ -124,6 +153,8 @@ impl Uploads {
             _ if record.staged || record.key_held => self.clean(&record).await,
             _ => {
                 self.inner.blobs.discard(&record.handle).await?;
+                // What was put too late, by a process that stood still, goes now.
+                self.clear_derived(&record).await?;
                 self.inner.metadata.remove(record.id, record.version).await.map(drop)
             }
         }

@@ -7,6 +7,7 @@ use crate::{
     access::{Action, Caller},
     error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
+    observe,
     planted::{Bug, planted},
     upload::{EventKind, Intent, Layout, Record, State, UploadId, Wake},
 };
@@ -89,6 +90,7 @@ impl Uploads {
             }
             let wake = self.end_wake(&next);
             if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+                observe::ended(&changed);
                 drop(turn);
                 let uploads = self.clone();
                 let cleaning = self.inner.tasks.spawn(async move { uploads.after_end(&changed).await });
@@ -110,6 +112,7 @@ impl Uploads {
         self.push_event(&mut next, EventKind::Expired);
         let wake = self.end_wake(&next);
         if let Some(changed) = self.update(&next, PartsEdit::Clear, wake).await? {
+            observe::ended(&changed);
             self.after_end(&changed).await;
         }
         Ok(())
@@ -129,8 +132,9 @@ impl Uploads {
         if record.key_held && record.blob.is_some() {
             self.inner.blobs.delete(&record.key).await?;
         }
+        let cleared = self.clear_derived(record).await?;
         let next = Record {
-            staged: false,
+            staged: !cleared,
             key_held: false,
             ..record.clone()
         };

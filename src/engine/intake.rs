@@ -15,6 +15,7 @@ use super::{
 use crate::{
     blob::PartWriter,
     error::{Error, Result},
+    observe,
     planted::{Bug, planted},
     upload::{Algorithm, Digest, Receipt},
 };
@@ -159,6 +160,7 @@ impl Intake {
     /// Hands what was gathered to the writer.
     pub(super) async fn flush(&mut self) -> Result<()> {
         self.join_small();
+        observe::received(self.gathered_len as u64);
         self.gathered_len = 0;
         let frames = std::mem::take(&mut self.gathered);
         let result = if frames.is_empty() {
@@ -173,6 +175,7 @@ impl Intake {
     /// Makes the part durable.
     pub(super) async fn finish(mut self) -> Result<Receipt> {
         self.join_small();
+        observe::received(self.gathered_len as u64);
         let receipt = if self.gathered.is_empty() {
             self.writer.finish().await
         } else {

@@ -28,6 +28,8 @@ pub(crate) enum Spot {
     Assembly(UploadId),
     /// The telling of events.
     Outbox(UploadId),
+    /// The files that hooks make of the blob.
+    Derived(UploadId),
 }
 
 #[derive(Debug, Default)]

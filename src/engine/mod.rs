@@ -10,6 +10,7 @@ pub(crate) mod checksum;
 mod clock;
 mod concat;
 mod create;
+mod derived;
 mod driver;
 mod end;
 mod intake;
@@ -34,6 +35,8 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
+
 pub use append::NewAppend;
 pub use audit::{Audit, Finding, Problem, Swept};
 pub use budget::Held;
@@ -53,6 +56,7 @@ use crate::{
     blob::{BlobBody, BlobStore, ByteRange, Limits},
     error::{Error, ErrorKind, Result},
     metadata::{Lookup, MetadataStore, Page, PartRange, PartsEdit, Updated},
+    observe,
     upload::{Blob, Record, Snapshot, State, UploadId, Wake},
 };
 
@@ -164,10 +168,18 @@ impl Uploads {
         }
     }
 
+    /// The bytes under the key of an upload that the caller was found to be allowed to read a moment ago.
+    #[cfg(feature = "http")]
+    pub(crate) async fn read_key(&self, key: &crate::upload::Key, range: ByteRange) -> Result<BlobBody> {
+        self.inner.blobs.read(key, range).await
+    }
+
     /// Lets running requests come to their end until `deadline`, refuses new ones, then stops the driver. What is cut can
     /// be resumed, by this process or the next.
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.tasks.close(deadline).await;
+        let closing = join_all(self.inner.config.hooks.iter().map(|hook| hook.close()));
+        let _ = tokio::time::timeout(deadline, closing).await;
         let driver = self
             .inner
             .driver
@@ -207,6 +219,7 @@ impl Uploads {
             .load(by, parts)
             .await?
             .ok_or_else(Error::not_found)?;
+        observe::concerns(snapshot.record.id);
         self.authorize(caller, action, Subject::Upload(&snapshot.record))
             .await?;
         Ok(snapshot)

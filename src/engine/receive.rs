@@ -17,6 +17,7 @@ use crate::{
     blob::Slot,
     error::{Error, ErrorKind, Result},
     metadata::{Committed, Guard, Lookup, PartRange, QuotaBound},
+    observe,
     planted::{Bug, planted},
     upload::{Digest, Part, Plan, Record, Snapshot, State, Tally},
 };
@@ -111,6 +112,7 @@ impl Uploads {
         let found = self.inner.metadata.load(by, PartRange::one(chunk.index)).await?;
         match (found, to) {
             (Some(snapshot), _) => {
+                observe::concerns(snapshot.record.id);
                 self.authorize(caller, Action::Write, Subject::Upload(&snapshot.record))
                     .await?;
                 self.put_existing(snapshot, &chunk, source).await

@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
+use tracing::Instrument as _;
 
 use crate::{
     error::{Error, Result},
@@ -150,7 +151,7 @@ impl<T: Send + 'static> Drop for SeenThrough<T> {
             && Handle::try_current().is_ok()
             && !planted(Bug::ClaimFreedOnDrop)
         {
-            drop(self.tasks.spawn(work));
+            drop(self.tasks.spawn(work.in_current_span()));
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use futures_util::{FutureExt as _, future::join_all};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{CONTENTION, Uploads, assemble::backoff, contended, live::Spot, tasks::shutting_down};
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     hook::Hook,
     metadata::{Lookup, Page, PartRange, PartsEdit},
+    observe,
     upload::{DeadLetter, Event, EventId, EventKind, Outcome, Progress, Record, State, UploadId, Wake},
 };
 
@@ -28,13 +30,14 @@ const PACE: Duration = Duration::from_secs(2);
 const MAX_NOTES: usize = 16 << 10;
 const PAGE: usize = 256;
 
-/// One event being told to one hook.
+/// One event being told to one hook. All clones are one.
+#[derive(Clone)]
 pub struct Telling {
-    uploads: Uploads,
-    id: UploadId,
+    pub(super) uploads: Uploads,
+    pub(super) id: UploadId,
     hook: String,
-    attempt: Mutex<u32>,
-    progress: Mutex<Option<Progress>>,
+    attempt: Arc<Mutex<u32>>,
+    progress: Arc<Mutex<Option<Progress>>>,
 }
 
 impl fmt::Debug for Telling {
@@ -67,6 +70,9 @@ impl Telling {
         for _ in 0..CONTENTION {
             let mut next = self.record().await?.ok_or_else(Error::not_found)?;
             let notes = &mut next.deliveries.entry(self.hook.clone()).or_default().notes;
+            if notes.get(key).map_or("", String::as_str) == value {
+                return Ok(());
+            }
             if value.is_empty() {
                 notes.remove(key);
             } else {
@@ -123,11 +129,14 @@ impl Uploads {
             return;
         }
         let (uploads, id) = (self.clone(), record.id);
-        drop(self.inner.tasks.spawn(async move {
+        let tell = async move {
             if let Err(error) = uploads.tell(id).await {
-                tracing::warn!(%id, %error, "events are told again later");
+                tracing::warn!(%error, "events are told again later");
             }
-        }));
+        };
+        // A hook may work for hours: no part of the request that it goes back to.
+        let span = tracing::info_span!(parent: None, "tell", %id);
+        drop(self.inner.tasks.spawn(tell.instrument(span)));
     }
 
     /// Tells each hook the events of one upload that it was not told yet.
@@ -145,8 +154,8 @@ impl Uploads {
                     uploads: self.clone(),
                     id,
                     hook: hook.name().to_owned(),
-                    attempt: Mutex::default(),
-                    progress: Mutex::default(),
+                    attempt: Arc::default(),
+                    progress: Arc::default(),
                 };
                 (hook, telling)
             })
@@ -208,7 +217,9 @@ impl Uploads {
             if hook.works() && !self.note_running(hook, &event, record).await? {
                 continue;
             }
-            let told = AssertUnwindSafe(hook.on_event(&event, telling)).catch_unwind();
+            let began = std::time::Instant::now();
+            let span = tracing::info_span!("hook", name = hook.name(), event = %event.id, kind = %event.kind);
+            let told = AssertUnwindSafe(hook.on_event(&event, telling).instrument(span)).catch_unwind();
             let told = tokio::select! {
                 biased;
                 () = self.inner.tasks.closing(), if hook.works() => return Err(shutting_down()),
@@ -219,6 +230,7 @@ impl Uploads {
                 Ok(Err(_)) => Err(Error::internal("The hook panicked")),
                 Err(_) => Err(Error::unavailable("The hook took longer than it may")),
             };
+            observe::told(hook.name(), began, told.as_ref().copied());
             let failed = told.as_ref().err().map(ToString::to_string);
             if !self.settle_event(hook, &event, told).await? {
                 let reason = failed.unwrap_or_default();
@@ -281,7 +293,6 @@ impl Uploads {
             let (kind, outcome) = match given_up {
                 None => (EventKind::HookFinished, Outcome::Finished),
                 Some(error) => {
-                    tracing::error!(id = %event.upload_id(), hook = name, event = %event.id, error, "a hook was told in vain, and is told no more");
                     next.dead_letters.push(DeadLetter {
                         hook: name.to_owned(),
                         event: event.clone(),
@@ -309,7 +320,9 @@ impl Uploads {
             }
             next.outbox.retain(|outgoing| !outgoing.owed.is_empty());
             let wake = self.told_wake(&next);
-            if self.update(&next, PartsEdit::Keep, wake).await?.is_some() {
+            if let Some(changed) = self.update(&next, PartsEdit::Keep, wake).await? {
+                let letter = changed.dead_letters.last().filter(|_| outcome == Outcome::Failed);
+                letter.into_iter().for_each(observe::dead_letter);
                 return Ok(true);
             }
         }
@@ -321,6 +334,10 @@ impl Uploads {
         match (record.outbox.is_empty(), record.state) {
             (true, State::Open) => Wake::AtExpiry,
             (true, State::Assembling) | (false, _) => Wake::Keep,
+            // It waited for this with its derived files.
+            (true, state) if !state.is_live() && record.staged && record.derived.is_some() => {
+                Wake::After(Duration::ZERO)
+            }
             (true, _) => self.end_wake(record),
         }
     }
@@ -371,6 +388,7 @@ impl Uploads {
                 return Ok(());
             };
             let names: BTreeSet<String> = next.outbox.iter().flat_map(|outgoing| outgoing.owed.clone()).collect();
+            let letters = next.dead_letters.len();
             let is_here = |name: &str| self.inner.config.hooks.iter().any(|hook| hook.name() == name);
             for name in names.iter().filter(|name| !is_here(name)) {
                 let delivery = next.deliveries.entry(name.clone()).or_default();
@@ -402,7 +420,8 @@ impl Uploads {
                 Some(attempts) => Wake::After(backoff(attempts)),
                 None => Wake::After(RETELL),
             };
-            if self.update(&next, PartsEdit::Keep, wake).await?.is_some() {
+            if let Some(changed) = self.update(&next, PartsEdit::Keep, wake).await? {
+                changed.dead_letters.iter().skip(letters).for_each(observe::dead_letter);
                 return Ok(());
             }
         }

@@ -18,7 +18,8 @@ const PACE: Duration = Duration::from_millis(200);
 
 impl Uploads {
     /// Full snapshots of an upload whenever it has changed, each with its [`revision`](Upload::revision): first the present
-    /// one, unless its revision is `after`; at last the one in a final state. Changes in quick succession are shown as one.
+    /// one, unless its revision is `after`; at last the one that has ended, once no hook that [works](crate::Hook::works) on its
+    /// blob will change it any more. Changes in quick succession are shown as one.
     ///
     /// # Errors
     /// Those of [`status`](Self::status), at once or as the last item.
@@ -56,7 +57,7 @@ impl Watching {
                 .uploads
                 .find(&self.caller, self.id.into(), Action::Inspect, PartRange::NONE);
             let seen = seen.await?;
-            if self.shown == Some(seen.tally.revision) && !seen.record.state.is_final() {
+            if self.shown == Some(seen.tally.revision) && !self.uploads.is_settled(&seen.record) {
                 return Ok(None);
             }
         }
@@ -78,7 +79,7 @@ impl Watching {
                 Ok(Some(upload)) if self.shown == Some(upload.revision()) => return None,
                 Ok(Some(upload)) => {
                     self.shown = Some(upload.revision());
-                    self.done = upload.state().is_final();
+                    self.done = self.uploads.is_settled(upload.record());
                     return Some((Ok(upload), self));
                 }
                 Err(error) => {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
+use tracing::Instrument as _;
 
 use super::{
     NewAppend, Uploads,
@@ -155,11 +156,12 @@ impl Drop for Run {
         // Without a runtime the process is ending, and what was not acknowledged may be lost.
         if tokio::runtime::Handle::try_current().is_ok() {
             let tasks = writing.uploads.inner.tasks.clone();
-            tasks.spawn(async move {
+            let settle = async move {
                 if let Err(error) = writing.step(Step::Cut).await {
                     tracing::debug!(%error, "the received prefix of a cut append was not kept");
                 }
-            });
+            };
+            tasks.spawn(settle.in_current_span());
         }
     }
 }

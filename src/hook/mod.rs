@@ -5,6 +5,9 @@
 //! where it happened, or by any other if that one dies. One hook that fails holds up no other, nor does one that works for long, but for what happens to the upload while it does. An event that was told
 //! in vain too often becomes a [dead letter](crate::Uploads::dead_letters), which a person can look at and have told again.
 
+#[cfg(all(feature = "ffmpeg", unix))]
+pub mod ffmpeg;
+
 use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
@@ -16,8 +19,12 @@ use crate::{
 };
 
 mod channel;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 pub use channel::Channel;
+#[cfg(feature = "webhook")]
+pub use webhook::Webhook;
 
 pub use crate::engine::Telling;
 
@@ -47,6 +54,23 @@ pub trait Hook: Send + Sync + 'static {
     fn time_limit(&self) -> Duration {
         Duration::from_secs(300)
     }
+
+    /// What it goes on to do after an assembly, as a sentence for the one who uploaded; told with the outcome of the
+    /// assembly by protocols that have a place for it.
+    fn announcement(&self) -> Option<&str> {
+        None
+    }
+
+    /// Called once before the engine begins its work: looks whether what the hook needs is there.
+    ///
+    /// # Errors
+    /// Any keeps the engine from being built.
+    async fn open(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called when the engine has [shut down](crate::Uploads::shutdown): ends what the hook still has running.
+    async fn close(&self) {}
 
     /// Asked before an upload exists: an error vetoes it and is answered as it is; `record` may be
     /// changed in its metadata, file name and final key.

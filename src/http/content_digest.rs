@@ -36,23 +36,38 @@ pub(super) fn of_whole(headers: &HeaderMap) -> Result<Option<Digest>> {
 /// The algorithm that `Want-Repr-Digest` prefers, of those that can be told: `sha-256=10, md5=1`. What cannot be read asks
 /// for nothing.
 pub(super) fn wanted(headers: &HeaderMap) -> Option<Algorithm> {
-    let members = dictionary(&joined(headers, "Want-Repr-Digest")?)?;
-    let mut known: Vec<(i64, u8, Algorithm)> = Vec::new();
-    for (name, value) in members {
+    // Those whose state can be kept from one append to the next.
+    let kept = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Sha1, Algorithm::Md5];
+    let mut asked = preferences(headers)?;
+    asked.retain(|(_, algorithm)| kept.contains(algorithm));
+    let best = asked
+        .into_iter()
+        .max_by_key(|(weight, kind)| (*weight, strength(*kind)));
+    best.map(|(_, kind)| kind)
+}
+
+/// Of the digests that are `known` the one that `Want-Repr-Digest` prefers.
+pub(super) fn preferred<'a>(headers: &HeaderMap, known: &'a [Digest]) -> Option<&'a Digest> {
+    let asked = preferences(headers)?;
+    let weight = |digest: &Digest| {
+        let asked = asked.iter().find(|(_, kind)| *kind == digest.algorithm());
+        asked.map(|(weight, kind)| (*weight, strength(*kind)))
+    };
+    let known = known.iter().filter_map(|digest| Some((weight(digest)?, digest)));
+    known.max_by_key(|(weight, _)| *weight).map(|(_, digest)| digest)
+}
+
+/// What `Want-Repr-Digest` asks for: weights of 1 to 10, and algorithms that are known. `None` if it is missing or cannot be read.
+fn preferences(headers: &HeaderMap) -> Option<Vec<(i64, Algorithm)>> {
+    let mut asked = Vec::new();
+    for (name, value) in dictionary(&joined(headers, "Want-Repr-Digest")?)? {
         match (algorithm(&name), value) {
-            // Those whose state can be kept from one append to the next.
-            (
-                Some(kind @ (Algorithm::Sha256 | Algorithm::Sha512 | Algorithm::Sha1 | Algorithm::Md5)),
-                Value::Integer(weight @ 1..=10),
-            ) => known.push((weight, strength(kind), kind)),
+            (Some(kind), Value::Integer(weight @ 1..=10)) => asked.push((weight, kind)),
             (_, Value::Integer(_)) => {}
             _ => return None,
         }
     }
-    known
-        .into_iter()
-        .max_by_key(|(weight, strength, _)| (*weight, *strength))
-        .map(|(.., kind)| kind)
+    Some(asked)
 }
 
 /// A digest as a member of these fields: `sha-256=:BASE64:`.

@@ -76,6 +76,16 @@ impl Dialect {
         }
     }
 
+    /// As logs and figures call it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Chunk => "chunk",
+            Self::Tus(_) => "tus",
+            Self::Resumable(_) => "resumable",
+            Self::Options => "options",
+        }
+    }
+
     pub(super) async fn answer(self, exchange: Exchange) -> Response<UploadBody> {
         match self {
             Self::Chunk => chunk_api::answer(exchange).await,

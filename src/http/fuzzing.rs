@@ -119,9 +119,18 @@ pub fn structured(bytes: &[u8]) {
 pub fn range(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for size in [0, 1, 10, u64::MAX] {
-        if let Asked::Range(start, end) = download::range(&text, size) {
-            assert!(start < end && end <= size, "{text} of {size}");
-        }
+        let ranges = match download::range(&text, size) {
+            Asked::Range(start, end) => vec![(start, end)],
+            Asked::Several(ranges) => ranges,
+            Asked::Whole | Asked::Unsatisfiable => Vec::new(),
+        };
+        let mut sorted = ranges.clone();
+        sorted.sort_unstable();
+        assert!(
+            sorted.iter().all(|(start, end)| start < end && *end <= size),
+            "{text} of {size}"
+        );
+        assert!(sorted.windows(2).all(|two| two[0].1 < two[1].0), "{text} of {size}");
     }
     for tag in download::entity_tags(&text).unwrap_or_default() {
         assert!(
@@ -146,7 +155,7 @@ pub fn range(bytes: &[u8]) {
         assert!(kinds.iter().any(|kind| media.starts_with(kind)), "{media}");
     }
     if let Ok(name) = FileName::parse(&text) {
-        let written = download::disposition(name.as_str());
+        let written = download::disposition("attachment", name.as_str());
         assert!(
             written.is_ascii() && HeaderValue::from_str(&written).is_ok(),
             "{written}"

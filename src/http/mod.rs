@@ -32,9 +32,14 @@
 //! Interim answers (104) go out where a server puts an [`Interim`] into the request's extensions; hyper 1.12 has no way to send them.
 //!
 //! # Files
-//! `GET` of a finished file knows `Range` (one range; several are answered with the whole), `If-Range`, `If-Match`
-//! and `If-None-Match`. What was uploaded is never a page of this origin: it is sent as an attachment in a sandbox,
-//! and its type is told only for sound, film and pictures of pixels.
+//! `GET` of a finished file knows `Range` (up to 16 ranges, as `multipart/byteranges`; those that overlap or nearly touch are
+//! sent as one, and more are answered with the whole), `If-Range`, `If-Match`, `If-None-Match` and `Want-Repr-Digest`. When a
+//! file was published is not recorded: there is no `Last-Modified`, and conditions by date are ignored. What was uploaded is
+//! never a page of this origin: it is sent as an attachment in a sandbox, and its type is told only for sound, film and
+//! pictures of pixels.
+//!
+//! [`Uploads::files`] is a service that does nothing but send them, with policies of the host's own: for caches, for embedding,
+//! for addresses that are [signed](UrlSigner) and expire.
 //!
 //! # What tus does where the protocol leaves it open
 //! * A `PATCH` or `HEAD` stops an older request of the same upload that still receives, which is answered with 423;
@@ -79,6 +84,7 @@ mod number;
 mod path;
 mod problem;
 mod resumable;
+mod serve;
 mod service;
 mod settings;
 mod structured;
@@ -90,6 +96,7 @@ pub use body::{LayerBody, UploadBody};
 pub use cors::Cors;
 pub use layer::{MiddlewareFuture, UploadLayer, UploadMiddleware};
 pub use resumable::{Interim, InterimSender, Resumable};
+pub use serve::{CachePolicy, Caching, Embedding, FileService, UrlSigner};
 pub use service::{UploadFuture, UploadService};
 pub use tus::Tus;
 
@@ -107,6 +114,26 @@ impl Uploads {
         W: Fn(&Parts) -> Option<Caller> + Clone + Send + Sync + 'static,
     {
         UploadService::new(self.clone(), who)
+    }
+
+    /// The finished files as a Tower service, to be read by those who may; `who` tells who sends a request.
+    ///
+    /// `GET` and `HEAD` of `/{id}`, below where it is nested, is the file; that of `/{id}/hls/master.m3u8` the HLS stream that was
+    /// made of it. Errors are problem details (RFC 9457).
+    ///
+    /// ```no_run
+    /// # fn f(uploads: tower_upload::Uploads) {
+    /// use tower_upload::Caller;
+    ///
+    /// let who = |request: &http::request::Parts| request.extensions.get::<Caller>().cloned();
+    /// let app: axum::Router = axum::Router::new().nest_service("/media", uploads.files(who));
+    /// # drop(app); }
+    /// ```
+    pub fn files<W>(&self, who: W) -> FileService<W>
+    where
+        W: Fn(&Parts) -> Option<Caller> + Clone + Send + Sync + 'static,
+    {
+        FileService::new(self.clone(), who)
     }
 
     /// The uploads as a Tower layer, which answers paths that are `prefix` or lie beneath it and passes

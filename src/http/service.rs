@@ -12,6 +12,7 @@ use std::{
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
 use tower_service::Service;
+use tracing::{Instrument as _, field::Empty};
 
 use super::{
     body::{MinimumRate, RequestBody, UploadBody},
@@ -22,7 +23,7 @@ use super::{
     settings::{Settings, absolute},
     tus::Tus,
 };
-use crate::{access::Caller, engine::Uploads};
+use crate::{access::Caller, engine::Uploads, observe};
 
 /// Answers the upload protocols: made by [`Uploads::service`].
 ///
@@ -131,7 +132,16 @@ where
             path,
             parts,
         };
-        UploadFuture(Box::pin(async move {
+        let span = tracing::info_span!(
+            "upload_request",
+            method = %exchange.parts.method,
+            owner = exchange.caller.owner().as_str(),
+            dialect = Empty,
+            upload = Empty,
+            status = Empty,
+        );
+        let answer = async move {
+            let mut request = observe::Request::new();
             let (settings, origin) = (exchange.settings.clone(), Origin::of(&exchange.parts));
             let preflight = settings.cors.as_ref().and_then(|cors| cors.preflight(&exchange.parts));
             let mut response = match preflight {
@@ -145,18 +155,21 @@ where
                         ..
                     } = &exchange;
                     let dialect = Dialect::of(uploads, caller, &settings, parts, path).await;
+                    request.speaks(dialect.name());
                     dialect.answer(exchange).await
                 }
             };
             if let Some(cors) = &settings.cors {
                 cors.allow(&origin, response.headers_mut());
             }
+            request.answered(response.status().as_u16());
             if is_head {
                 without_body(response, sent_as_head)
             } else {
                 response
             }
-        }))
+        };
+        UploadFuture::new(answer.instrument(span))
     }
 }
 
@@ -192,6 +205,12 @@ where
 #[must_use = "futures do nothing unless polled"]
 pub struct UploadFuture(Pin<Box<dyn Future<Output = Response<UploadBody>> + Send>>);
 
+impl UploadFuture {
+    pub(super) fn new(answer: impl Future<Output = Response<UploadBody>> + Send + 'static) -> Self {
+        Self(Box::pin(answer))
+    }
+}
+
 impl Future for UploadFuture {
     type Output = Result<Response<UploadBody>, Infallible>;
 
@@ -208,7 +227,7 @@ impl fmt::Debug for UploadFuture {
 
 /// The answer to HEAD: that to GET, with its length but not its body. Whoever sent another method waits for as many bytes as the
 /// length says, which are none.
-fn without_body(response: Response<UploadBody>, sent_as_head: bool) -> Response<UploadBody> {
+pub(super) fn without_body(response: Response<UploadBody>, sent_as_head: bool) -> Response<UploadBody> {
     let (mut parts, body) = response.into_parts();
     let len = if sent_as_head {
         body.size_hint().exact()

@@ -7,7 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, QuotaBound, Updated};
+use super::{
+    Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, QuotaBound, Unfinished,
+    Updated,
+};
 use crate::{
     engine::{Clock, SystemClock},
     error::{Error, Result},
@@ -90,6 +93,18 @@ impl MetadataStore for MemoryMetadata {
 
     async fn remove(&self, id: UploadId, expected: Version) -> Result<bool> {
         Ok(self.tables().remove(id, expected))
+    }
+
+    async fn unfinished(&self) -> Result<Option<Unfinished>> {
+        let tables = self.tables();
+        let used = tables
+            .owners
+            .values()
+            .fold(Usage::default(), |sum, owned| sum.plus(owned.usage));
+        Ok(Some(Unfinished::new(
+            used.uploads,
+            u64::try_from(used.bytes).unwrap_or(u64::MAX),
+        )))
     }
 }
 

@@ -79,6 +79,30 @@ pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets an upload and its parts, if its stored version is still `expected`. `false` if it was not.
     async fn remove(&self, id: UploadId, expected: Version) -> Result<bool>;
+
+    /// What is unfinished, of all owners together; `None` from a store that cannot tell cheaply. For figures alone: nothing is
+    /// decided by it.
+    async fn unfinished(&self) -> Result<Option<Unfinished>> {
+        Ok(None)
+    }
+}
+
+/// What is unfinished, as [quotas](Quota) count it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// Open and assembling uploads.
+    pub uploads: u64,
+    /// The sum of [`Record::reserved`] over them, in bytes.
+    pub bytes: u64,
+}
+
+impl Unfinished {
+    /// So many uploads, which reserve so many bytes.
+    #[must_use]
+    pub const fn new(uploads: u64, bytes: u64) -> Self {
+        Self { uploads, bytes }
+    }
 }
 
 /// The answer of [`MetadataStore::create`].
@@ -331,6 +355,9 @@ macro_rules! through_pointer {
             }
             async fn remove(&self, id: UploadId, expected: Version) -> Result<bool> {
                 (**self).remove(id, expected).await
+            }
+            async fn unfinished(&self) -> Result<Option<Unfinished>> {
+                (**self).unfinished().await
             }
         }
     };

@@ -4,6 +4,7 @@
 //! at the door; past it, nothing checks again.
 
 mod delivery;
+mod derived;
 mod digest;
 mod event;
 mod id;
@@ -14,6 +15,7 @@ mod record;
 mod time;
 
 pub use delivery::{DeadLetter, Delivery, Outcome, Outgoing, Progress};
+pub use derived::DerivedName;
 pub use digest::{Algorithm, Digest};
 pub use event::{Event, EventId, EventKind};
 pub use id::UploadId;

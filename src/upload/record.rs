@@ -195,6 +195,9 @@ pub struct Record {
     /// CRC-64/NVME of the finished blob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc64: Option<u64>,
+    /// The folder of the files that hooks made of the blob, once there may be some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<Key>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -260,6 +263,7 @@ impl Record {
             blob: None,
             crc64: None,
             failure: None,
+            derived: None,
             attempts: 0,
             expire_after: None,
             created_at: Timestamp::default(),

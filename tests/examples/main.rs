@@ -7,6 +7,8 @@
 )]
 
 mod client;
+#[cfg(feature = "metrics")]
+mod figures;
 mod host;
 mod origin;
 mod protocols;

@@ -89,6 +89,7 @@ fn shape(random: &mut Random, record: &mut Record) {
     record.attempts = random.below(3) as u32;
     record.hash = random.maybe(|random| HashState::new(random.below(9), vec![0, 255, random.below(9) as u8]));
     record.failure = random.maybe(|_| "because of \"\0\"".to_owned());
+    record.derived = random.maybe(|_| Key::parse("videos/hls/7/x").unwrap());
     record.concat = (random.below(6) == 0).then(|| Concat::Final(vec![of(3), of(4)]));
     record.outbox.clear();
     if random.below(4) == 0 {

@@ -1,6 +1,6 @@
 //! The few effects on a file system that the store is made of.
 
-use std::{fmt, future::Future, io};
+use std::{fmt, future::Future, io, path::PathBuf};
 
 use bytes::Bytes;
 
@@ -97,11 +97,23 @@ pub(crate) trait Fs: Clone + fmt::Debug + Send + Sync + 'static {
     /// Gives the file at `from` a second name, which must not exist.
     fn link(&self, from: String, to: String) -> impl Future<Output = io::Result<()>> + Send;
 
+    /// Gives the file at `from` the name `to` instead, in place of whatever file has it.
+    fn rename(&self, from: String, to: String) -> impl Future<Output = io::Result<()>> + Send;
+
     /// Removes a name.
     fn unlink(&self, path: String) -> impl Future<Output = io::Result<()>> + Send;
 
     /// The names in a directory that begin with `prefix`, and when each file was last written to.
     fn list(&self, path: String, prefix: String) -> impl Future<Output = io::Result<Vec<(String, Timestamp)>>> + Send;
+
+    /// All names in a directory, and whether each is of a directory.
+    fn entries(&self, path: String) -> impl Future<Output = io::Result<Vec<(String, bool)>>> + Send;
+
+    /// Where the regular file at `path` lies for other programs, if it is there and reached by no link.
+    fn local_path(&self, path: &str) -> Option<PathBuf> {
+        let _ = path;
+        None
+    }
 
     /// The bytes that may still be written.
     fn free(&self) -> impl Future<Output = io::Result<u64>> + Send;

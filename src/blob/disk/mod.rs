@@ -7,6 +7,7 @@
 //! root/lock                                  held as long as the process uses the directory
 //! root/partial/<id>                          the bytes of an upload
 //! root/partial/<id>.<number>.<attempt>       a part whose place was not known when it came
+//! root/partial/put.<random>                  an object that is being put
 //! root/blobs/<key>                           a published blob
 //! ```
 //!
@@ -19,6 +20,7 @@ mod join;
 mod options;
 mod place;
 mod publish;
+mod put;
 mod read;
 mod real;
 #[cfg(test)]
@@ -30,9 +32,13 @@ mod sys;
 mod tests;
 mod writer;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use self::{real::RealFs, store::Disk};
 use crate::{
@@ -114,5 +120,14 @@ impl BlobStore for DiskBlobs {
     }
     async fn delete(&self, key: &Key) -> Result<()> {
         self.disk.delete(key).await
+    }
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.disk.put(key, bytes).await
+    }
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        self.disk.clear(folder).await
+    }
+    fn local_path(&self, key: &Key) -> Option<PathBuf> {
+        self.disk.local_path(key)
     }
 }

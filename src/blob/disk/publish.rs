@@ -53,7 +53,7 @@ impl<F: Fs> Shared<F> {
         if let Prepared::Answered(answer) = self.fs.run(job).await? {
             return Ok(answer);
         }
-        if !self.make_folders(&folder(&blob(key)), &sealed).await? {
+        if !self.make_folders(&folder(&blob(key)), Arc::clone(&sealed)).await? {
             return Ok(Completed::KeyTaken);
         }
         let (shared, gate, to) = (Arc::clone(&self), sealed, key.clone());
@@ -137,14 +137,15 @@ impl<F: Fs> Shared<F> {
     }
 
     /// Makes the directories for a key, durably. `false` if something else lies where one must be.
-    async fn make_folders(self: &Arc<Self>, path: &str, sealed: &Arc<Sealed>) -> Result<bool> {
+    /// `held` is kept until they are made.
+    pub(super) async fn make_folders(self: &Arc<Self>, path: &str, held: impl Send + Sync + 'static) -> Result<bool> {
         if lock(&self.folders).durable.contains(path) {
             return Ok(true);
         }
         let alone = Arc::clone(&self.making_folders).lock_owned().await;
-        let (shared, gate, path) = (Arc::clone(self), Arc::clone(sealed), path.to_owned());
+        let (shared, path) = (Arc::clone(self), path.to_owned());
         let job = async move {
-            let _held = (alone, gate);
+            let _held = (alone, held);
             let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
             for end in ends.filter(|end| *end > "blobs".len()) {
                 if !shared.make_folder(&path[..end]).await? {

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use rustix::{
-    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags},
+    fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags},
     io::Errno,
 };
 
@@ -40,6 +40,7 @@ pub(crate) struct RealFs {
 /// Lives as long as any job does: the lock is not given up before the last late write.
 #[derive(Debug)]
 struct Root {
+    path: PathBuf,
     dir: File,
     _lock: File,
 }
@@ -111,7 +112,11 @@ impl RealFs {
             lock.rewind()?;
             writeln!(lock, "{}", std::process::id())?;
             Ok(Self {
-                root: Arc::new(Root { dir, _lock: lock }),
+                root: Arc::new(Root {
+                    path: std::path::absolute(&path)?,
+                    dir,
+                    _lock: lock,
+                }),
                 inline: None,
             })
         })
@@ -257,6 +262,12 @@ impl Fs for RealFs {
         )?)
     }
 
+    async fn rename(&self, from: String, to: String) -> io::Result<()> {
+        let (from_parent, from_name) = self.parent(&from)?;
+        let (to_parent, to_name) = self.parent(&to)?;
+        Ok(rustix::fs::renameat(from_parent, from_name, to_parent, to_name)?)
+    }
+
     async fn unlink(&self, path: String) -> io::Result<()> {
         let (parent, name) = self.parent(&path)?;
         Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
@@ -281,6 +292,37 @@ impl Fs for RealFs {
             }
         }
         Ok(found)
+    }
+
+    async fn entries(&self, path: String) -> io::Result<Vec<(String, bool)>> {
+        let dir = beneath(&self.root.dir, &path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_str().unwrap_or(".");
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                },
+                kind => kind,
+            };
+            found.push((name.to_owned(), kind == FileType::Directory));
+        }
+        Ok(found)
+    }
+
+    fn local_path(&self, path: &str) -> Option<PathBuf> {
+        let file = beneath(&self.root.dir, path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).ok()?;
+        let (found, path) = (file.metadata().ok()?, self.root.path.join(path));
+        // The directory may have been moved since.
+        let named = std::fs::symlink_metadata(&path).ok()?;
+        let is_same = found.is_file() && (found.dev(), found.ino()) == (named.dev(), named.ino());
+        is_same.then_some(path)
     }
 
     async fn free(&self) -> io::Result<u64> {
@@ -418,17 +460,17 @@ fn write_all(file: &File, mut offset: u64, frames: &[Bytes]) -> io::Result<()> {
 }
 
 fn read_up_to(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    let mut filled = 0;
-    while filled < len {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+    // Not made zero before: of a long file that would cost as much as reading it.
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let at = offset + bytes.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
             Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    bytes.truncate(filled);
+    bytes.truncate(len);
     Ok(bytes)
 }
 

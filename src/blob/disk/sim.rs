@@ -54,6 +54,7 @@ pub(crate) enum OpKind {
     Mkdir,
     Rmdir,
     Link,
+    Rename,
     Unlink,
     List,
     Free,

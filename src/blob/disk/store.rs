@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io::ErrorKind,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::Mutex as JobLock;
 
 use super::{
@@ -81,7 +83,7 @@ impl<F: Fs> Disk<F> {
                 }
                 return Err(error.into());
             }
-            Ok(())
+            shared.forget_puts().await
         };
         store.shared.fs.run(job).await?;
         Ok(store)
@@ -260,5 +262,17 @@ impl<F: Fs> BlobStore for Disk<F> {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         Arc::clone(&self.shared).delete(key).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        Arc::clone(&self.shared).put(key, bytes).await
+    }
+
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        Arc::clone(&self.shared).clear(folder).await
+    }
+
+    fn local_path(&self, key: &Key) -> Option<PathBuf> {
+        self.shared.fs.local_path(&blob(key))
     }
 }

@@ -219,6 +219,35 @@ impl Shelves {
         }
     }
 
+    pub(super) fn put(&mut self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.reserve(bytes.len() as u64)?;
+        let stored = Stored {
+            receipt: Receipt::new(""),
+            content: Content::of(vec![bytes]),
+        };
+        let put = Published {
+            handle: Handle::new(format!("put.{}", self.number())),
+            parts: vec![(0, stored)],
+        };
+        let replaced = self.blobs.insert(key.clone(), put);
+        self.used -= replaced.map_or(0, |replaced| replaced.size());
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self, folder: &Key) {
+        let is_below = |key: &Key| {
+            let rest = key.as_str().strip_prefix(folder.as_str());
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        let mut freed = 0;
+        self.blobs.retain(|key, published| {
+            let goes = is_below(key);
+            freed += if goes { published.size() } else { 0 };
+            !goes
+        });
+        self.used -= freed;
+    }
+
     fn free(&mut self, places: HashMap<u32, Place>) {
         self.used -= places
             .into_values()

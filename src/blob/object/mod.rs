@@ -47,6 +47,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use object_store::{GetRange, ObjectStore, multipart::MultipartStore};
 
@@ -302,6 +303,25 @@ impl BlobStore for ObjectBlobs {
     async fn delete(&self, key: &Key) -> Result<()> {
         let path = self.shared.paths.blob(key)?;
         Ok(self.shared.backend.delete(vec![path]).await?)
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        let (shared, path) = (&self.shared, self.shared.paths.blob(key)?);
+        shared.counters.sent(bytes.len() as u64);
+        shared.backend.put(&path, &[bytes]).await?;
+        Ok(())
+    }
+
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        let (shared, path) = (&self.shared, self.shared.paths.blob(folder)?);
+        let listed = shared.backend.list(&path).await?;
+        // The object under the very key is not below it.
+        let below: Vec<_> = listed.into_iter().map(|meta| meta.location).collect();
+        let below: Vec<_> = below.into_iter().filter(|at| *at != path).collect();
+        for some in below.chunks(1000) {
+            shared.backend.delete(some.to_vec()).await?;
+        }
+        Ok(())
     }
 }
 

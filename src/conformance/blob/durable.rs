@@ -38,6 +38,13 @@ async fn survives<S: BlobStore>(open: impl AsyncFn() -> S) {
     answered(store.discard(&source.handle).await);
     let whole = source.whole();
     drop(source);
+    let [kept, cleared] = ["made/kept/index", "made/cleared/deep/index"].map(key);
+    let puts = kind(store.put(&cleared, content(1, 10)).await) != Some(ErrorKind::Invalid);
+    if puts {
+        answered(store.put(&kept, content(2, 20)).await);
+        answered(store.put(&kept, content(3, 5_000)).await);
+        answered(store.clear(&key("made/cleared")).await);
+    }
     (ready.store, published.store, discarded.store) = (nowhere(), nowhere(), nowhere());
     drop(store);
 
@@ -61,6 +68,17 @@ async fn survives<S: BlobStore>(open: impl AsyncFn() -> S) {
         "What was joined must be there after opening the store again, got {done:?}"
     );
     answered(store.discard(&joint).await);
+    if puts {
+        assert!(
+            bytes_of(&store, &kept).await == content(3, 5_000),
+            "What was put last must be there after opening the store again"
+        );
+        assert_eq!(
+            answered(store.head(&cleared).await),
+            None,
+            "What was cleared must not come back"
+        );
+    }
     published.is_published("After opening the store again").await;
     assert_eq!(
         published

@@ -40,9 +40,15 @@ enum Bug {
     JoinLeavesOutWhatIsLost,
     JoinDiscardsItsSource,
     JoinToItself,
+    PutKeepsTheFirst,
+    PutWithAGap,
+    PutIsCutShort,
+    ClearsLookAlikes,
+    ClearLeavesWhatIsDeep,
+    ClearRefused,
 }
 
-const BUGS: [(Bug, &str); 22] = [
+const BUGS: [(Bug, &str); 28] = [
     (Bug::OlderAttemptStillWrites, "A slot is one"),
     (Bug::ClaimTakenBack, "An older attempt that writes after a newer one"),
     (Bug::ClaimDestroys, "let go before the first write"),
@@ -68,6 +74,12 @@ const BUGS: [(Bug, &str); 22] = [
     ),
     (Bug::JoinDiscardsItsSource, "Parts that are there must be joined"),
     (Bug::JoinToItself, "An upload is not joined to itself"),
+    (Bug::PutKeepsTheFirst, "the size of what was put last"),
+    (Bug::PutWithAGap, "is there all the time"),
+    (Bug::PutIsCutShort, "the size of what was put last"),
+    (Bug::ClearsLookAlikes, "`clear` leaves what is not below"),
+    (Bug::ClearLeavesWhatIsDeep, "nothing lies below the folder"),
+    (Bug::ClearRefused, "takes both `put` and `clear`"),
 ];
 
 #[test]
@@ -117,6 +129,7 @@ struct Notes {
     /// By handle: what was finished last in each slot.
     parts: HashMap<(Handle, u32), Part>,
     keys: HashMap<Handle, Key>,
+    put: Vec<Key>,
 }
 
 impl Broken {
@@ -265,6 +278,40 @@ impl BlobStore for Broken {
             return Err(Error::new(ErrorKind::NotFound, "There is no such blob"));
         }
         self.inner.delete(key).await
+    }
+
+    async fn put(&self, key: &Key, mut bytes: Bytes) -> Result<()> {
+        match self.bug {
+            Bug::PutKeepsTheFirst if self.inner.head(key).await?.is_some() => return Ok(()),
+            Bug::PutWithAGap => {
+                self.inner.delete(key).await?;
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+            }
+            Bug::PutIsCutShort => bytes.truncate(bytes.len().saturating_sub(1)),
+            _ => {}
+        }
+        self.notes().put.push(key.clone());
+        self.inner.put(key, bytes).await
+    }
+
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        let put = self.notes().put.clone();
+        match self.bug {
+            Bug::ClearRefused => return Err(Error::invalid("store", "It cannot")),
+            Bug::ClearsLookAlikes | Bug::ClearLeavesWhatIsDeep => {
+                for key in put {
+                    let rest = key.as_str().strip_prefix(folder.as_str());
+                    let deep = rest.is_some_and(|rest| rest.matches('/').count() > 1);
+                    if rest.is_some_and(|rest| !rest.is_empty()) && !(deep && self.bug == Bug::ClearLeavesWhatIsDeep) {
+                        self.inner.delete(&key).await?;
+                    }
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.inner.clear(folder).await
     }
 }
 

@@ -11,7 +11,8 @@ use crate::{
     conformance,
     error::Result,
     metadata::{
-        Committed, Created, Guard, Lookup, MemoryMetadata, MetadataStore, Page, PartRange, PartsEdit, Quota, Updated,
+        Committed, Created, Guard, Lookup, MemoryMetadata, MetadataStore, Page, PartRange, PartsEdit, Quota,
+        Unfinished, Updated,
     },
     upload::{FileName, HashState, Owner, Part, Record, Snapshot, State, UploadId, Version, Wake},
 };
@@ -272,5 +273,9 @@ impl MetadataStore for Broken {
             .filter(|_| self.bug == Bug::RemoveAtAnyVersion)
             .unwrap_or(expected);
         self.inner.remove(id, version).await
+    }
+
+    async fn unfinished(&self) -> Result<Option<Unfinished>> {
+        self.inner.unfinished().await
     }
 }

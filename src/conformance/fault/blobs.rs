@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -117,6 +117,22 @@ impl<B: BlobStore> BlobStore for FaultyBlobs<B> {
         let (inner, key) = (self.inner.clone(), key.clone());
         let call = async move { inner.delete(&key).await };
         suffer(self.faults.next(Call::Delete), call).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        let (inner, key) = (self.inner.clone(), key.clone());
+        let call = async move { inner.put(&key, bytes).await };
+        suffer(self.faults.next(Call::Put), call).await
+    }
+
+    async fn clear(&self, folder: &Key) -> Result<()> {
+        let (inner, folder) = (self.inner.clone(), folder.clone());
+        let call = async move { inner.clear(&folder).await };
+        suffer(self.faults.next(Call::Clear), call).await
+    }
+
+    fn local_path(&self, key: &Key) -> Option<PathBuf> {
+        self.inner.local_path(key)
     }
 }
 

@@ -5,7 +5,9 @@ use async_trait::async_trait;
 use super::{Call, Faults, suffer, suffer_at_once};
 use crate::{
     error::Result,
-    metadata::{Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, Updated},
+    metadata::{
+        Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, Unfinished, Updated,
+    },
     upload::{Owner, Part, Record, Snapshot, UploadId, Version, Wake},
 };
 
@@ -71,6 +73,11 @@ impl<M: MetadataStore> MetadataStore for FaultyMetadata<M> {
         let inner = self.inner.clone();
         let call = async move { inner.remove(id, expected).await };
         suffer(self.faults.next(Call::Remove), call).await
+    }
+
+    /// Figures are not worth a fault: nothing is decided by them.
+    async fn unfinished(&self) -> Result<Option<Unfinished>> {
+        self.inner.unfinished().await
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     conformance::{RACERS, all},
-    metadata::QuotaBound,
+    metadata::{QuotaBound, Unfinished},
 };
 
 /// The bytes bound holds exactly under a race of commits; what was declared is not counted twice.
@@ -111,6 +111,30 @@ pub async fn quota_is_given_back(store: Store) {
         matches!(one_more(5).await, Created::New(_)),
         "An aborted upload must be given back to the quota"
     );
+}
+
+/// A store that tells what is unfinished counts as quotas do, over all owners.
+pub async fn what_is_unfinished_is_counted(store: Store) {
+    if answered(store.unfinished().await).is_none() {
+        return;
+    }
+    let now = async |uploads: u64, bytes: u64, why: &str| {
+        let told = answered(store.unfinished().await);
+        assert_eq!(told, Some(Unfinished::new(uploads, bytes)), "{why}");
+    };
+    now(0, 0, "Nothing is unfinished in a new store").await;
+    let mut other = draft(1);
+    other.owner = Owner::new("somebody else");
+    other.plan.size = Some(90);
+    let other = create(&store, &other).await;
+    let record = created(&store, 2).await;
+    commit(&store, record.id, &[part(0, 60), part(1, 40)]).await;
+    now(2, 190, "Uploads of all owners count, with what they reserve").await;
+    let record = into_state(&store, &record, State::Assembling).await;
+    now(2, 190, "An upload that is being assembled still counts").await;
+    into_state(&store, &record, State::Assembled).await;
+    into_state(&store, &other, State::Aborted).await;
+    now(0, 0, "What has ended does not count").await;
 }
 
 fn within(bytes: u64) -> Guard {

@@ -28,7 +28,7 @@ pub(super) async fn answer(exchange: Exchange, id: UploadId) -> Answer {
     } = exchange;
     let after = last_event_id(&parts.headers);
     let now = uploads.status(&caller, id).await?;
-    if now.state().is_final() && after == Some(now.revision()) {
+    if after == Some(now.revision()) && uploads.is_settled(now.record()) {
         // The one answer at which a browser's EventSource stops to come back.
         return Ok(render::nothing());
     }

@@ -267,7 +267,8 @@ async fn assemble_by_name(exchange: Exchange) -> Answer {
         }
         upload => finished(upload?)?,
     };
-    Ok(render::assembled_by_name(&upload, &video_id.sent))
+    let announcement = uploads.announcement(upload.record());
+    Ok(render::assembled_by_name(&upload, &video_id.sent, announcement))
 }
 
 async fn assemble_by_id(exchange: Exchange, id: UploadId) -> Answer {
@@ -281,8 +282,9 @@ async fn assemble_by_id(exchange: Exchange, id: UploadId) -> Answer {
     refuse_nobody(&uploads, &caller).await?;
     let fields = json::read(&parts.headers, body).await?;
     let checksum = fields.digest("checksum")?;
-    let upload = uploads.assemble(&caller, id, checksum.as_ref()).await?;
-    Ok(render::assembled_by_id(&finished(upload)?))
+    let upload = finished(uploads.assemble(&caller, id, checksum.as_ref()).await?)?;
+    let announcement = uploads.announcement(upload.record());
+    Ok(render::assembled_by_id(&upload, announcement))
 }
 
 fn finished(upload: Upload) -> Result<Upload, Error> {

@@ -1,5 +1,7 @@
 //! Answers: `{"success": true, "data": {…}}` and `{"success": false, "error": {…}}`.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +11,7 @@ use crate::{
     engine::{StoredChunk, Upload},
     error::{Error, ErrorKind},
     http::{body::UploadBody, number::digits, problem},
-    upload::State,
+    upload::{Outcome, State},
 };
 
 type Ranges = Vec<(u32, u32)>;
@@ -79,7 +81,7 @@ struct Session {
 
 #[derive(Serialize)]
 struct Assembled<'a> {
-    message: &'static str,
+    message: Cow<'static, str>,
     video_id: &'a Value,
     video_path: &'a str,
     chunks_assembled: u32,
@@ -113,7 +115,42 @@ struct Status<'a> {
     checksum: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
-    hooks: [Value; 0],
+    hooks: Vec<HookStatus<'a>>,
+}
+
+/// How a hook is getting on whose work is the client's business.
+#[derive(Serialize)]
+struct HookStatus<'a> {
+    name: &'a str,
+    /// `running`, `finished` or `failed`.
+    state: Outcome,
+    /// 0 to 100.
+    progress: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<u64>,
+    /// What it said the last time it failed. It may be tried again.
+    error: Option<&'a str>,
+}
+
+impl<'a> HookStatus<'a> {
+    fn of(upload: &'a Upload) -> Vec<Self> {
+        let deliveries = upload.record().deliveries.iter();
+        let shown = deliveries.filter_map(|(name, delivery)| {
+            let state = delivery.outcome?;
+            let progress = delivery.progress.filter(|_| state == Outcome::Running);
+            Some(Self {
+                name,
+                state,
+                progress: match state {
+                    Outcome::Finished => Some(100),
+                    _ => progress.map(|progress| progress.percent),
+                },
+                seconds_left: progress.and_then(|progress| progress.left).map(|left| left.as_secs()),
+                error: delivery.error.as_deref(),
+            })
+        });
+        shown.collect()
+    }
 }
 
 /// What only an upload that was read with its parts can tell.
@@ -171,7 +208,7 @@ impl<'a> Status<'a> {
             video_path: assembled.then(|| upload.key().as_str()),
             checksum: upload.checksum().map(|digest| digest.to_string()),
             error: upload.failure(),
-            hooks: [],
+            hooks: HookStatus::of(upload),
         }
     }
 }
@@ -220,11 +257,11 @@ pub(super) fn list(uploads: &[Upload], skip: u64, limit: u64) -> Response<Upload
 }
 
 /// As the client named the video, so it is named.
-pub(super) fn assembled_by_name(upload: &Upload, video_id: &Value) -> Response<UploadBody> {
-    success(assembled(upload, video_id, None))
+pub(super) fn assembled_by_name(upload: &Upload, video_id: &Value, announcement: Option<&str>) -> Response<UploadBody> {
+    success(assembled(upload, video_id, announcement, None))
 }
 
-pub(super) fn assembled_by_id(upload: &Upload) -> Response<UploadBody> {
+pub(super) fn assembled_by_id(upload: &Upload, announcement: Option<&str>) -> Response<UploadBody> {
     let video_id = upload.target().map_or(Value::Null, |target| {
         let text = target.as_str();
         let number = digits(text).filter(|number| number.to_string() == text);
@@ -234,26 +271,24 @@ pub(super) fn assembled_by_id(upload: &Upload) -> Response<UploadBody> {
         size: upload.size(),
         checksum: upload.checksum().map(|digest| digest.to_string()),
     };
-    success(assembled(upload, &video_id, Some(file)))
+    success(assembled(upload, &video_id, announcement, Some(file)))
 }
 
-fn assembled<'a>(upload: &'a Upload, video_id: &'a Value, file: Option<File>) -> Assembled<'a> {
+/// `announcement` says what goes on with the video now.
+fn assembled<'a>(
+    upload: &'a Upload,
+    video_id: &'a Value,
+    announcement: Option<&str>,
+    file: Option<File>,
+) -> Assembled<'a> {
+    const MESSAGE: &str = "Video assembled successfully.";
     Assembled {
-        message: if transcodes(upload) {
-            "Video assembled successfully. HLS conversion in progress."
-        } else {
-            "Video assembled successfully."
-        },
+        message: announcement.map_or(MESSAGE.into(), |more| format!("{MESSAGE} {more}").into()),
         video_id,
         video_path: upload.key().as_str(),
         chunks_assembled: upload.plan().chunks.unwrap_or(upload.tally().parts),
         file,
     }
-}
-
-/// Whether a transcoding hook takes over.
-const fn transcodes(_upload: &Upload) -> bool {
-    false
 }
 
 /// 204.

@@ -49,6 +49,8 @@ pub(super) struct Database {
     /// Whether nothing may be prepared: then a call is a simple query.
     pooler: bool,
     functions: [Arc<str>; 7],
+    /// What sums the usage of all owners up: a read that nothing is decided by, and so no function of the schema.
+    usage: Arc<str>,
     trust: Arc<Trust>,
 }
 
@@ -66,6 +68,11 @@ impl Database {
             pool,
             pooler,
             functions,
+            usage: format!(
+                "SELECT coalesce(sum(uploads), 0)::bigint, least(coalesce(sum(bytes), 0), 9223372036854775807)::bigint FROM {}",
+                names.qualified("usage")
+            )
+            .into(),
             trust,
         }
     }
@@ -98,6 +105,18 @@ impl Database {
             attempt += 1;
         };
         serde_json::from_str(&answer).map_err(Failure::decoding)
+    }
+
+    /// Unfinished uploads of all owners and the bytes they reserve.
+    pub(super) async fn usage(&self) -> Result<(i64, i64), Failure> {
+        let read = async {
+            let mut lent = Lent::from(&self.pool).await?;
+            let statement = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&self.usage)));
+            let row = statement.fetch_one(lent.connection()?).await?;
+            lent.give_back();
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        };
+        read.await.map_err(Failure::Database)
     }
 
     async fn once(&self, function: Function, argument: &str) -> Result<String, sqlx::Error> {

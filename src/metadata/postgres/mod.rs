@@ -12,7 +12,10 @@ use self::{
     error::is_unique_violation,
     rows::{PartRow, Row, fits, hash_text, millis, signed, waking},
 };
-use super::{Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, QuotaBound, Updated};
+use super::{
+    Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, QuotaBound, Unfinished,
+    Updated,
+};
 use crate::{
     error::{Error, Result},
     upload::{FileName, Owner, Part, Record, Snapshot, Tally, Target, UploadId, Version, Wake},
@@ -359,6 +362,12 @@ impl MetadataStore for PostgresMetadata {
         };
         let answer: Removed = self.database.call(Function::Remove, &call).await?;
         Ok(answer.removed)
+    }
+
+    async fn unfinished(&self) -> Result<Option<Unfinished>> {
+        let (uploads, bytes) = self.database.usage().await?;
+        let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+        Ok(Some(Unfinished::new(positive(uploads), positive(bytes))))
     }
 }
 

@@ -9,7 +9,7 @@ use self::{
     file::Place,
     tables::{Fault, Tables, View},
 };
-use super::{Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, Updated};
+use super::{Committed, Created, Guard, Lookup, MetadataStore, Page, PartRange, PartsEdit, Quota, Unfinished, Updated};
 use crate::{
     engine::{Clock, SystemClock},
     error::{Error, Result},
@@ -252,6 +252,10 @@ impl MetadataStore for RedbMetadata {
     async fn remove(&self, id: UploadId, expected: Version) -> Result<bool> {
         let remove = move |tables: &mut Tables<'_>, _| ops::remove(tables, id, expected);
         self.committer.write(remove).await
+    }
+
+    async fn unfinished(&self) -> Result<Option<Unfinished>> {
+        self.read(ops::unfinished).await
     }
 }
 

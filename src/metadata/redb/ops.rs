@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::tables::{Fault, Stored, Tables, View, dangling, usage_of};
 use crate::{
     error::Error,
-    metadata::{Committed, Created, Guard, Page, PartRange, PartsEdit, Quota, Updated},
+    metadata::{Committed, Created, Guard, Page, PartRange, PartsEdit, Quota, Unfinished, Updated},
     upload::{Owner, Part, Record, Snapshot, State, Tally, Timestamp, UploadId, Version, Wake},
 };
 
@@ -203,6 +203,11 @@ pub(super) fn list(view: &View, owner: Option<&Owner>, page: Page) -> Result<Vec
         .into_iter()
         .map(|Stored { record, tally, .. }| Snapshot::new(record, tally, Vec::new()))
         .collect())
+}
+
+pub(super) fn unfinished(view: &View) -> Result<Option<Unfinished>, Fault> {
+    let (uploads, bytes) = view.usage()?;
+    Ok(Some(Unfinished::new(uploads, narrow(bytes))))
 }
 
 fn distinct(parts: &[Part]) -> Result<(), Error> {

@@ -326,6 +326,16 @@ impl View {
         Ok(found)
     }
 
+    /// Unfinished uploads of all owners and the bytes they reserve.
+    pub(super) fn usage(&self) -> Result<(u64, u128), Fault> {
+        let mut sum = (0_u64, 0_u128);
+        for entry in self.0.open_table(USAGE).or_fault()?.range::<&str>(..).or_fault()? {
+            let (uploads, bytes) = entry.or_fault()?.1.value();
+            sum = (sum.0.saturating_add(uploads), sum.1.saturating_add(bytes));
+        }
+        Ok(sum)
+    }
+
     /// The uploads of `owner`, newest first; without one everybody's, owner by owner.
     pub(super) fn of_owner(&self, owner: Option<&Owner>, skip: usize, limit: usize) -> Result<Vec<Stored>, Fault> {
         let owners = self.0.open_table(OWNERS).or_fault()?;

@@ -164,12 +164,22 @@ impl Fs for SimFs {
         self.name(OpKind::Link, &to, |world, to| world.link(&from, to)).await
     }
 
+    async fn rename(&self, from: String, to: String) -> io::Result<()> {
+        self.name(OpKind::Rename, &to, |world, to| world.rename(&from, to))
+            .await
+    }
+
     async fn unlink(&self, path: String) -> io::Result<()> {
         self.name(OpKind::Unlink, &path, World::unlink).await
     }
 
     async fn list(&self, path: String, prefix: String) -> io::Result<Vec<(String, Timestamp)>> {
         self.call(OpKind::List, &path, |state, _| state.world.list(&path, &prefix))
+            .await
+    }
+
+    async fn entries(&self, path: String) -> io::Result<Vec<(String, bool)>> {
+        self.call(OpKind::List, &path, |state, _| state.world.entries(&path))
             .await
     }
 

@@ -195,6 +195,17 @@ impl World {
         Ok(())
     }
 
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let inode = self.find(from)?;
+        match self.unlink(to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.enter(to, inode)?;
+        self.inode(inode).links += 1;
+        self.remove(from)
+    }
+
     pub(super) fn unlink(&mut self, path: &str) -> io::Result<()> {
         let inode = self.find(path)?;
         if matches!(self.inode(inode).content, Content::Folder(_)) {
@@ -208,6 +219,16 @@ impl World {
         let names = self.names(folder)?.seen.clone();
         let found = names.into_iter().filter(|(name, _)| name.starts_with(prefix));
         Ok(found.map(|(name, inode)| (name, self.inode(inode).modified)).collect())
+    }
+
+    pub(super) fn entries(&mut self, path: &str) -> io::Result<Vec<(String, bool)>> {
+        let folder = self.find(path)?;
+        let names = self.names(folder)?.seen.clone();
+        let is_folder = |world: &mut Self, inode| matches!(world.inode(inode).content, Content::Folder(_));
+        Ok(names
+            .into_iter()
+            .map(|(name, inode)| (name, is_folder(self, inode)))
+            .collect())
     }
 
     pub(super) fn free(&self) -> u64 {

@@ -3,6 +3,7 @@
 mod join;
 mod planted;
 mod power;
+mod put;
 mod real;
 mod seams;
 

@@ -31,7 +31,7 @@ async fn ranges_and_preconditions() {
         (&[("range", "bytes=-1")], 206, "9", &["content-range: bytes 9-9/10"]),
         (&[("range", "bytes=0-999")], 206, "0123456789", &["content-range: bytes 0-9/10"]),
         (&[("range", "bytes=10-")], 416, "", &["content-range: bytes */10"]),
-        (&[("range", "bytes=0-0,9-9")], 200, "0123456789", &["content-length: 10"]),
+        (&[("range", "bytes=0-0,9-9")], 206, "0123456789", &["content-range: bytes 0-9/10"]), // near ones are one
         (&[("range", "lines=0-1")], 200, "0123456789", &[]),
         (&[("range", "bytes=2-4"), ("if-range", &etag)], 206, "234", &[]),
         (&[("range", "bytes=2-4"), ("if-range", &weak)], 200, "0123456789", &[]),

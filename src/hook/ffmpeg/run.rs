@@ -1,0 +1,404 @@
+//! One source, from its first byte to the last playlist.
+
+use std::{fs::File, io, time::Duration};
+
+use tokio::{task::spawn_blocking, time::Instant};
+
+use super::{
+    Containment, HlsSink, Job, MASTER_PLAYLIST, MediaSource, OnProgress, OutputFile, POSTER, Progress, Rendition,
+    Shared, TranscodeError, TranscodeErrorKind,
+    cancel::Cancel,
+    command::{self, MOST_BOUNDARIES},
+    content_type,
+    ladder::{Picture, Sound, Step, plan},
+    options::SegmentFormat,
+    playlist::{self, INDEX, INIT, Segment, bandwidth, master_playlist},
+    probe::{self, Source},
+    process::{self, Heard, Spec},
+    progress::Lines,
+    sniff::sniff,
+    workdir::RunDir,
+};
+
+/// What a run made.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The renditions that the master playlist lists, in the order they were made in.
+    pub renditions: Vec<Rendition>,
+    /// Whether there is a poster: none of sound alone, and none if no picture could be decoded.
+    pub poster: bool,
+    /// The source promised more than could be decoded: its end is missing or damaged.
+    pub shortfall: Option<Shortfall>,
+    /// What ffmpeg was contained with.
+    pub containment: Containment,
+}
+
+/// How much of a damaged source could be used, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Shortfall {
+    /// What the source says.
+    pub expected: f64,
+    /// What became of it.
+    pub made: f64,
+}
+
+/// How long the probe and the poster may take.
+const SHORT: Duration = Duration::from_secs(120);
+
+pub(super) async fn run(shared: &Shared, job: Job, cancel: &Cancel) -> Result<Outcome, TranscodeError> {
+    let turn = cancel.or(shared.turns.acquire()).await?;
+    let _turn = turn.map_err(|_closed| TranscodeError::cancelled())?;
+    let dir = shared.home.run_dir().await.map_err(TranscodeError::io)?;
+    let Job {
+        source,
+        sink,
+        on_progress,
+    } = job;
+    let run = Run {
+        shared,
+        dir: &dir,
+        sink: &*sink,
+        cancel,
+        on_progress,
+        begun: Instant::now(),
+    };
+    let result = run.go(source).await;
+    dir.remove().await;
+    result
+}
+
+struct Run<'a> {
+    shared: &'a Shared,
+    dir: &'a RunDir,
+    sink: &'a dyn HlsSink,
+    cancel: &'a Cancel,
+    on_progress: Option<OnProgress>,
+    begun: Instant,
+}
+
+/// How far the run is, for those who wait.
+struct Tally {
+    /// Of all steps, and of those that are finished.
+    work: f64,
+    done: f64,
+    steps: u32,
+    finished: u32,
+}
+
+impl Run<'_> {
+    async fn go(&self, source: MediaSource) -> Result<Outcome, TranscodeError> {
+        let placed = self.cancel.or(self.dir.place(source)).await?;
+        placed.map_err(TranscodeError::io)?;
+        let source = self.probe().await?;
+        let earlier = self
+            .cancel
+            .or(self.sink.renditions())
+            .await?
+            .map_err(TranscodeError::sink)?;
+        let mut outcome = Outcome {
+            renditions: Vec::new(),
+            poster: false,
+            shortfall: None,
+            containment: self.shared.wrapper.containment,
+        };
+        let mut steps = plan(&source, &self.shared.options, self.shared.options.copy);
+        let mut boundaries = None;
+        if steps.first().is_some_and(Step::is_copy) {
+            let segments = self.copy(&source, &steps).await?;
+            if let Some(segments) = segments {
+                let step = steps.remove(0);
+                boundaries = Some(starts(&segments));
+                self.keep(&source, &step, None, segments, &earlier, &mut outcome)
+                    .await?;
+                outcome.poster = self.poster(&source).await?;
+            } else {
+                steps = plan(&source, &self.shared.options, false);
+            }
+        }
+        let finished = u32::try_from(outcome.renditions.len()).unwrap_or(0);
+        let mut tally = Tally {
+            work: steps.iter().map(|step| step.weight(&source)).sum(),
+            done: 0.0,
+            steps: u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(finished),
+            finished,
+        };
+        for step in &steps {
+            let boundaries = boundaries.as_deref();
+            let recipe = self.recipe(&source, step, boundaries);
+            if let Some(same) = earlier
+                .iter()
+                .find(|made| made.name == step.name && made.recipe == recipe)
+            {
+                self.list(same.clone(), &mut outcome).await?;
+            } else {
+                let segments = self.make(&source, step, boundaries, &tally).await?;
+                self.keep(&source, step, boundaries, segments, &earlier, &mut outcome)
+                    .await?;
+            }
+            tally.done += step.weight(&source);
+            tally.finished += 1;
+            if outcome.renditions.len() == 1 {
+                outcome.poster = self.poster(&source).await?;
+            }
+        }
+        let made = outcome
+            .renditions
+            .iter()
+            .map(|rendition| rendition.duration)
+            .fold(0.0, f64::max);
+        let expected = source.shown.or(source.duration);
+        outcome.shortfall = expected
+            .filter(|expected| made + 1.0 + expected / 50.0 < *expected)
+            .map(|expected| Shortfall { expected, made });
+        Ok(outcome)
+    }
+
+    async fn probe(&self) -> Result<Source, TranscodeError> {
+        let path = self.dir.source();
+        let sniffed = spawn_blocking(move || sniff(&mut File::open(path)?)).await;
+        let container = sniffed.map_err(io::Error::from).flatten().map_err(TranscodeError::io)?;
+        let container = container
+            .ok_or_else(|| TranscodeError::unsupported("The file is no video or sound of a kind that is taken"))?;
+        let options = &self.shared.options;
+        let args = command::probe(container, options);
+        let deadline = self.deadline().min(Instant::now() + SHORT);
+        let answer = self
+            .shared
+            .ask(&self.shared.ffprobe, &args, self.dir.path(), deadline, self.cancel)
+            .await;
+        let answer = answer.map_err(|error| match error.kind() {
+            TranscodeErrorKind::Refused => probe::broken().with_detail(error.detail()),
+            _ => error,
+        })?;
+        probe::parse(&answer, container, &options.limits)
+    }
+
+    /// The source as it is, cut into segments; `None` if it is better encoded after all.
+    async fn copy(&self, source: &Source, steps: &[Step]) -> Result<Option<Vec<Segment>>, TranscodeError> {
+        let Some(step) = steps.first() else { return Ok(None) };
+        let tally = Tally {
+            work: steps.iter().map(|step| step.weight(source)).sum(),
+            done: 0.0,
+            steps: u32::try_from(steps.len()).unwrap_or(u32::MAX),
+            finished: 0,
+        };
+        let segments = match self.make(source, step, None, &tally).await {
+            Ok(segments) => segments,
+            Err(error) if matches!(error.kind(), TranscodeErrorKind::Refused | TranscodeErrorKind::Broken) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        // A source whose keyframes are far apart, or whose bits come in bursts, makes a bad stream.
+        let longest = segments.iter().map(|segment| segment.seconds).fold(0.0, f64::max);
+        let (peak, average) = bandwidth(&segments);
+        let even = longest <= 3.0 * self.shared.options.segment.as_secs_f64() && peak <= average.saturating_mul(4);
+        Ok((even && segments.len() <= MOST_BOUNDARIES).then_some(segments))
+    }
+
+    /// Runs ffmpeg for one rendition. What it made lies in `out/`.
+    async fn make(
+        &self,
+        source: &Source,
+        step: &Step,
+        boundaries: Option<&[f64]>,
+        tally: &Tally,
+    ) -> Result<Vec<Segment>, TranscodeError> {
+        let limits = &self.shared.options.limits;
+        let format = self.shared.options.format;
+        let output = self.dir.output();
+        self.dir.clear_output().map_err(TranscodeError::io)?;
+        let args = command::rendition(source, step, boundaries, &self.shared.options);
+        let spec = Spec {
+            command: self.shared.command(&self.shared.ffmpeg, &args, limits.output),
+            dir: self.dir.path(),
+            namespace: self.shared.wrapper.containment.processes,
+            deadline: self.deadline(),
+            stall: limits.stall,
+            meter: Some((output.clone(), limits.output)),
+        };
+        let mut lines = Lines::default();
+        self.tell(source, step, 0.0, tally);
+        process::run(spec, self.cancel, |bytes| {
+            if !lines.push(bytes) {
+                return Heard::Nothing;
+            }
+            self.tell(source, step, lines.seconds(), tally);
+            Heard::Progress
+        })
+        .await?;
+        let segments = spawn_blocking(move || playlist::read(&output, format)).await;
+        let segments = segments
+            .map_err(io::Error::from)
+            .flatten()
+            .map_err(TranscodeError::io)?;
+        let segments = segments.ok_or_else(|| {
+            TranscodeError::new(
+                TranscodeErrorKind::Broken,
+                "Nothing of the video could be decoded: the file is broken",
+            )
+        })?;
+        if segments.iter().map(|segment| segment.seconds).sum::<f64>() > limits.duration.as_secs_f64() {
+            return Err(probe::too_long(limits.duration));
+        }
+        Ok(segments)
+    }
+
+    fn tell(&self, source: &Source, step: &Step, seconds: f64, tally: &Tally) {
+        let Some(told) = &self.on_progress else { return };
+        let part = source.duration.map(|duration| (seconds / duration).clamp(0.0, 1.0));
+        let done = part.map(|part| (tally.done + part * step.weight(source)) / tally.work);
+        let elapsed = self.begun.elapsed().as_secs_f64();
+        let left = done
+            .filter(|done| *done > 0.01)
+            .and_then(|done| Duration::try_from_secs_f64(elapsed * (1.0 - done) / done).ok());
+        told(&Progress {
+            rendition: step.name.clone(),
+            finished: tally.finished,
+            total: tally.steps,
+            percent: done.map(|done| done * 100.0),
+            left,
+        });
+    }
+
+    /// Gives a finished rendition to the sink, file by file, unless it has it already; then lists it.
+    async fn keep(
+        &self,
+        source: &Source,
+        step: &Step,
+        boundaries: Option<&[f64]>,
+        segments: Vec<Segment>,
+        earlier: &[Rendition],
+        outcome: &mut Outcome,
+    ) -> Result<(), TranscodeError> {
+        let format = self.shared.options.format;
+        let recipe = self.recipe(source, step, boundaries);
+        if let Some(same) = earlier
+            .iter()
+            .find(|made| made.name == step.name && made.recipe == recipe)
+        {
+            return self.list(same.clone(), outcome).await;
+        }
+        let rendition = self.describe(step, &segments, recipe)?;
+        let used = outcome
+            .renditions
+            .iter()
+            .map(|rendition| rendition.bytes)
+            .fold(rendition.bytes, u64::saturating_add);
+        if used > self.shared.options.limits.output {
+            return Err(process::reached(super::Limit::Output));
+        }
+        let index = self.dir.output().join(INDEX);
+        tokio::fs::write(index, playlist::media(&segments, format))
+            .await
+            .map_err(TranscodeError::io)?;
+        let init = (format == SegmentFormat::Fmp4).then_some(INIT);
+        let files = init
+            .into_iter()
+            .chain(segments.iter().map(|segment| &*segment.name))
+            .chain([INDEX]);
+        for file in files {
+            self.put(&format!("{}/{file}", step.name), file).await?;
+        }
+        let finished = self.cancel.or(self.sink.finished(&rendition)).await?;
+        finished.map_err(TranscodeError::sink)?;
+        self.list(rendition, outcome).await
+    }
+
+    /// Adds a rendition whose files are all stored to the master playlist.
+    async fn list(&self, rendition: Rendition, outcome: &mut Outcome) -> Result<(), TranscodeError> {
+        outcome.renditions.push(rendition);
+        let path = self.dir.output().join(MASTER_PLAYLIST);
+        let text = master_playlist(&outcome.renditions);
+        tokio::fs::write(path, text).await.map_err(TranscodeError::io)?;
+        self.put(MASTER_PLAYLIST, MASTER_PLAYLIST).await
+    }
+
+    async fn put(&self, name: &str, file: &str) -> Result<(), TranscodeError> {
+        let path = self.dir.output().join(file);
+        let size = tokio::fs::metadata(&path).await.map_err(TranscodeError::io)?.len();
+        let file = OutputFile {
+            name,
+            content_type: content_type(name),
+            path: &path,
+            size,
+        };
+        self.cancel.or(self.sink.put(file)).await?.map_err(TranscodeError::sink)
+    }
+
+    fn describe(&self, step: &Step, segments: &[Segment], recipe: String) -> Result<Rendition, TranscodeError> {
+        let (peak, average) = bandwidth(segments);
+        let mut codecs = Vec::new();
+        if step.picture != Picture::None {
+            let avc1 =
+                playlist::avc1(&self.dir.output(), segments, self.shared.options.format).map_err(TranscodeError::io)?;
+            codecs.push(avc1.ok_or_else(probe::broken)?);
+        }
+        if step.sound != Sound::None {
+            codecs.push("mp4a.40.2".to_owned());
+        }
+        Ok(Rendition {
+            name: step.name.clone(),
+            resolution: step.picture.size(),
+            frame_rate: step.picture.frame_rate().map(probe::Rate::value),
+            codecs: codecs.join(","),
+            bandwidth: peak,
+            average_bandwidth: average,
+            duration: segments.iter().map(|segment| segment.seconds).sum(),
+            segments: u32::try_from(segments.len()).unwrap_or(u32::MAX),
+            bytes: playlist::total(segments),
+            copied: step.is_copy(),
+            recipe,
+        })
+    }
+
+    /// The arguments decide what is made.
+    fn recipe(&self, source: &Source, step: &Step, boundaries: Option<&[f64]>) -> String {
+        let args = command::rendition(source, step, boundaries, &self.shared.options);
+        blake3::hash(args.join("\0").as_bytes()).to_hex()[..16].to_owned()
+    }
+
+    /// A picture from a tenth into the video, or its first. A video without one is still a video.
+    async fn poster(&self, source: &Source) -> Result<bool, TranscodeError> {
+        if source.video.is_none() || !self.shared.options.poster {
+            return Ok(false);
+        }
+        let early = source.duration.map_or(0.0, |duration| (duration / 10.0).min(30.0));
+        for at in [early, 0.0] {
+            self.dir.clear_output().map_err(TranscodeError::io)?;
+            let deadline = self.deadline().min(Instant::now() + SHORT);
+            let args = command::poster(source, at, &self.shared.options);
+            match self
+                .shared
+                .ask(&self.shared.ffmpeg, &args, self.dir.path(), deadline, self.cancel)
+                .await
+            {
+                Err(error) if error.kind() == TranscodeErrorKind::Cancelled => return Err(error),
+                _ => {}
+            }
+            let made = tokio::fs::metadata(self.dir.output().join(POSTER)).await;
+            if made.is_ok_and(|file| file.is_file() && file.len() > 0) {
+                self.put(POSTER, POSTER).await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn deadline(&self) -> Instant {
+        self.begun + self.shared.options.limits.time
+    }
+}
+
+/// Where segments begin, in seconds.
+fn starts(segments: &[Segment]) -> Vec<f64> {
+    let mut at = 0.0;
+    let mut starts = Vec::with_capacity(segments.len());
+    for segment in segments {
+        starts.push(at);
+        at += segment.seconds;
+    }
+    starts
+}

@@ -1,0 +1,118 @@
+//! The sink that keeps a stream in the blob store.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+use super::{HlsSink, MASTER_PLAYLIST, Outcome, OutputFile, POSTER, Rendition, ledger::Ledger, master_playlist};
+use crate::{
+    error::{Error, Result},
+    hook::Telling,
+};
+
+/// One attempt at a stream.
+pub(super) struct Stored {
+    telling: Telling,
+    /// Ends the names of its folders: no other attempt ever writes there.
+    attempt: String,
+    ledger: Mutex<Ledger>,
+}
+
+impl Stored {
+    /// Deletes what attempts before left behind, and begins one.
+    pub(super) async fn new(telling: Telling, ledger: Ledger) -> Result<Self> {
+        let attempt = getrandom::u32().map_err(|error| Error::internal("No random bytes").with_source(error))?;
+        let stored = Self {
+            telling,
+            attempt: format!("{attempt:08x}"),
+            ledger: Mutex::new(ledger),
+        };
+        stored.telling.derive().await?;
+        {
+            let mut ledger = stored.ledger.lock().await;
+            if !ledger.made.is_empty() {
+                // The master playlist may list yet what is to be deleted.
+                stored.put_master(&ledger).await?;
+            }
+            stored.clear_scraps(&mut ledger).await?;
+        }
+        Ok(stored)
+    }
+
+    /// Lists what this run made or kept, and nothing else: a rendition that the options do not ask for any more goes.
+    pub(super) async fn conclude(&self, outcome: &Outcome) -> Result<()> {
+        let mut ledger = self.ledger.lock().await;
+        let is_of = |rendition: &Rendition| {
+            let mut made = outcome.renditions.iter();
+            made.any(|made| made.name == rendition.name && made.recipe == rendition.recipe)
+        };
+        let before = ledger.made.len();
+        ledger.drop_made(|made| !is_of(&made.rendition));
+        if ledger.made.len() < before {
+            ledger.save(&self.telling).await?;
+            self.put_master(&ledger).await?;
+        }
+        self.clear_scraps(&mut ledger).await
+    }
+
+    async fn clear_scraps(&self, ledger: &mut Ledger) -> Result<()> {
+        if ledger.scraps.is_empty() {
+            return Ok(());
+        }
+        for scrap in &ledger.scraps {
+            self.telling.clear(scrap).await?;
+        }
+        ledger.scraps.clear();
+        ledger.save(&self.telling).await
+    }
+
+    async fn put_master(&self, ledger: &Ledger) -> Result<()> {
+        let text = master_playlist(&ledger.listed());
+        self.telling.put(MASTER_PLAYLIST, Bytes::from(text)).await
+    }
+
+    fn folder(&self, rendition: &str) -> String {
+        format!("{rendition}-{}", self.attempt)
+    }
+}
+
+#[async_trait]
+impl HlsSink for Stored {
+    async fn put(&self, file: OutputFile<'_>) -> Result<()> {
+        let mut ledger = self.ledger.lock().await;
+        let name = match file.name.split_once('/') {
+            None if file.name == MASTER_PLAYLIST => {
+                self.put_master(&ledger).await?;
+                return self.telling.note("playlist", MASTER_PLAYLIST).await;
+            }
+            None => file.name.to_owned(),
+            Some((rendition, name)) => {
+                let folder = self.folder(rendition);
+                if !ledger.scraps.contains(&folder) {
+                    // Known before anything is in it, so that nothing is ever left there.
+                    ledger.scraps.push(folder.clone());
+                    ledger.save(&self.telling).await?;
+                }
+                format!("{folder}/{name}")
+            }
+        };
+        drop(ledger);
+        let bytes = tokio::fs::read(file.path).await?;
+        self.telling.put(&name, bytes.into()).await?;
+        if name == POSTER {
+            self.telling.note("poster", POSTER).await?;
+        }
+        Ok(())
+    }
+
+    async fn finished(&self, rendition: &Rendition) -> Result<()> {
+        let mut ledger = self.ledger.lock().await;
+        ledger.finish(self.folder(&rendition.name), rendition.clone());
+        ledger.save(&self.telling).await
+    }
+
+    async fn renditions(&self) -> Result<Vec<Rendition>> {
+        let ledger = self.ledger.lock().await;
+        Ok(ledger.made.iter().map(|made| made.rendition.clone()).collect())
+    }
+}
