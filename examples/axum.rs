@@ -44,6 +44,7 @@ fn app(host: &Host) -> Router {
         uploads,
         tokens,
         videos,
+        media,
         page,
         ..
     } = host.clone();
@@ -66,6 +67,7 @@ fn app(host: &Host) -> Router {
     ]
     .into_iter()
     .fold(Router::new(), |router, path| router.route_service(path, videos.clone()))
+    .nest_service("/media", media)
     .fallback_service(uploads);
 
     let limit = Arc::new(Limit::new());

@@ -50,6 +50,9 @@ async fn answer(host: Host, mut uploads: Uploads, request: Request<Incoming>) ->
     let mut request = host.tokens.identify(request);
     if connections::below(&host.mount, Videos::owns, &mut request) {
         host.videos.answer(request).await
+    } else if connections::below(&format!("{}/media", host.mount), |_| true, &mut request) {
+        let Ok(response) = host.media.clone().call(request).await;
+        response.map(|body| body.map_err(BoxError::from).boxed_unsync())
     } else if connections::below(&host.mount, |_| true, &mut request) {
         // The uploads take what no route of the application takes below the mount.
         let Ok(response) = uploads.call(request).await;

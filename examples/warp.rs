@@ -57,6 +57,10 @@ where
     if connections::below(&host.mount, Videos::owns, &mut request) {
         return host.videos.answer(request).await;
     }
+    if connections::below(&format!("{}/media", host.mount), |_| true, &mut request) {
+        let Ok(response) = host.media.clone().call(request).await;
+        return response.map(|body| body.map_err(BoxError::from).boxed_unsync());
+    }
     let Ok(response) = app.call(request).await;
     response.map(BodyExt::boxed_unsync)
 }

@@ -79,6 +79,17 @@ impl Place {
         self.told.lock().unwrap().clone()
     }
 
+    /// Something runs.
+    async fn is_busy(&self) {
+        for _ in 0..500 {
+            if !at_work(&self.work()).is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("nothing runs");
+    }
+
     /// Nothing runs and nothing is left of runs.
     async fn is_idle(&self) {
         for _ in 0..100 {
@@ -264,7 +275,7 @@ async fn a_shutdown_ends_the_run_and_the_next_process_goes_on_with_it() {
         let id = upload(&uploads, video("426x240", 30)).await;
         until(&uploads, id, |record| note(record, "playlist").is_some()).await;
         let first = files(&uploads, id).await;
-        assert!(!at_work(&place.work()).is_empty(), "the second rendition is being made");
+        place.is_busy().await;
         uploads.shutdown(Duration::from_secs(10)).await;
         assert_eq!(at_work(&place.work()), Vec::<String>::new());
         assert_eq!(runs(&place.work()), Vec::<std::path::PathBuf>::new());
@@ -315,7 +326,7 @@ async fn a_deletion_stops_the_run_and_takes_all_away() {
         let uploads = place.open().await;
         let id = upload(&uploads, video("426x240", 60)).await;
         until(&uploads, id, |record| note(record, "playlist").is_some()).await;
-        assert!(!at_work(&place.work()).is_empty());
+        place.is_busy().await;
         uploads.delete(&alice(), id).await.unwrap();
         place.is_idle().await;
         let record = until(&uploads, id, |record| !record.staged && record.outbox.is_empty()).await;

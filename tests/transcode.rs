@@ -151,12 +151,20 @@ impl Server {
             .lines()
             .filter(|line| line.contains(&format!("event={upload}-")))
         {
-            let kind = line.split("kind=").nth(1).unwrap().trim().to_owned();
+            // Spans come before it, and may name the kind too.
+            let Some((_, told)) = line.rsplit_once("told event=") else {
+                continue;
+            };
+            let kind = told.split("kind=").nth(1).unwrap().trim().to_owned();
             if !kinds.contains(&kind) {
                 kinds.push(kind);
             }
         }
         kinds
+    }
+
+    fn has_finished(&self, upload: &str) -> bool {
+        self.told(upload).iter().any(|kind| kind == "hook-finished")
     }
 
     fn folder(&self, video: u64, upload: &str) -> PathBuf {
@@ -233,8 +241,11 @@ async fn killed_at_any_moment_it_makes_exactly_one_whole_stream() {
         let (video, upload) = server.upload(&film).await;
         made += 1;
         loop {
-            tokio::time::sleep(Duration::from_millis(random(&mut state, usual))).await;
-            if server.told(&upload).iter().any(|kind| kind == "hook-finished") {
+            let moment = Instant::now() + Duration::from_millis(random(&mut state, usual));
+            while Instant::now() < moment && !server.has_finished(&upload) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            if server.has_finished(&upload) {
                 break;
             }
             at_work_then += u64::from(!at_work(&server.work()).is_empty());
@@ -265,7 +276,7 @@ async fn killed_at_any_moment_it_makes_exactly_one_whole_stream() {
 /// Waits until the stream is said to be finished.
 async fn finished(server: &Server, upload: &str) {
     let late = Instant::now() + PATIENCE;
-    while !server.told(upload).iter().any(|kind| kind == "hook-finished") {
+    while !server.has_finished(upload) {
         assert!(Instant::now() < late, "no stream in time: {:?}", server.told(upload));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -23,7 +23,6 @@
 mod client;
 mod floors;
 mod load;
-mod machine;
 mod ours;
 mod process;
 mod report;
@@ -35,6 +34,7 @@ use std::{path::PathBuf, time::Duration};
 use load::{Flow, Load};
 use process::{Kind, Server};
 use report::{Measured, Table};
+use support::machine;
 
 const MIB: u64 = 1 << 20;
 

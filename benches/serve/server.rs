@@ -27,16 +27,19 @@ const READY: &str = "listening on ";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     ServeDir,
+    /// With a buffer as large as ours.
+    Buffered,
     Ours,
 }
 
 impl Kind {
     /// The one that others are compared with is the first.
-    pub(crate) const ALL: [Self; 2] = [Self::ServeDir, Self::Ours];
+    pub(crate) const ALL: [Self; 3] = [Self::ServeDir, Self::Buffered, Self::Ours];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::ServeDir => "ServeDir",
+            Self::Buffered => "ServeDir-256KiB",
             Self::Ours => "ours",
         }
     }
@@ -120,7 +123,7 @@ impl Server {
     pub(crate) fn path(&self, setting: &Setting, file: usize) -> String {
         let (ours, key) = &setting.files[file];
         match self.kind {
-            Kind::ServeDir => key.clone(),
+            Kind::ServeDir | Kind::Buffered => key.clone(),
             Kind::Ours => ours.clone(),
         }
     }
@@ -174,7 +177,10 @@ pub(crate) fn serve_if_asked() -> bool {
             let service = uploads.files(|_: &Parts| Some(Caller::new("bench")));
             serve(move |request| service.clone().call(request)).await;
         } else {
-            let service = ServeDir::new(directory.join("blobs"));
+            let mut service = ServeDir::new(directory.join("blobs"));
+            if name == Kind::Buffered.name() {
+                service = service.with_buf_chunk_size(256 << 10);
+            }
             serve(move |request| service.clone().call(request)).await;
         }
     });

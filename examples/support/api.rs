@@ -6,13 +6,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use serde::Serialize;
 use tokio::sync::Semaphore;
-use tower_upload::{Caller, State, Uploads, metadata::Page};
+use tower_upload::{Caller, State, UploadId, Uploads, http::UrlSigner, metadata::Page};
 
 use super::{
     BoxError,
@@ -25,6 +25,8 @@ use super::{
 
 /// How many bodies of `create-video/` may be in memory at once.
 const FORMS: usize = 8;
+/// How long an address for watching works: longer than the film. Whether its owner may still see it is asked at each request.
+const WATCH: Duration = Duration::from_secs(6 * 3600);
 
 /// The catalogue over HTTP. Takes paths below the mount, like the upload service.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ struct Inner {
     uploads: Uploads,
     tickets: Tickets,
     mount: String,
+    /// Where HLS streams are made.
+    streams: Option<UrlSigner>,
     forms: Semaphore,
 }
 
@@ -61,15 +65,25 @@ struct Details {
 #[derive(Serialize)]
 struct Address {
     url: String,
+    upload_id: Option<String>,
+    /// The master playlist, once the first rendition is finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hls: Option<String>,
 }
 
 impl Videos {
-    pub fn new(catalogue: Catalogue, uploads: Uploads, mount: &str) -> Result<Self, getrandom::Error> {
+    pub fn new(
+        catalogue: Catalogue,
+        uploads: Uploads,
+        mount: &str,
+        streams: Option<UrlSigner>,
+    ) -> Result<Self, getrandom::Error> {
         Ok(Self(Arc::new(Inner {
             catalogue,
             uploads,
             tickets: Tickets::new()?,
             mount: mount.to_owned(),
+            streams,
             forms: Semaphore::new(FORMS),
         })))
     }
@@ -137,7 +151,9 @@ impl Inner {
                 let video = self.video(id, user).await?;
                 let ticket = self.tickets.issue(video.id, &user.id, SystemTime::now());
                 let url = format!("{}/videos/{}/content?ticket={ticket}", self.mount, video.id);
-                Ok(success(StatusCode::OK, Address { url }))
+                let hls = video.upload().and_then(|upload| self.stream(user, upload));
+                let upload_id = video.upload().map(|upload| upload.to_string());
+                Ok(success(StatusCode::OK, Address { url, upload_id, hls }))
             }
             (["videos", id, "content"], &Method::GET) => self.content(id, parts).await,
             (["create-video"] | ["videos", _, "ticket"], _) => Ok(only("POST")),
@@ -162,6 +178,12 @@ impl Inner {
             response.headers_mut().insert(header::LOCATION, location);
         }
         Ok(response)
+    }
+
+    /// The address of the HLS stream of a file. The signature is part of its path, so that it covers what the playlists name.
+    fn stream(&self, user: &User, upload: UploadId) -> Option<String> {
+        let path = self.streams.as_ref()?.hls(&Caller::new(&user.id), upload, WATCH);
+        Some(format!("{}/media{path}", self.mount))
     }
 
     async fn list(&self, user: &User) -> Result<Response<Body>, Refusal> {

@@ -28,9 +28,17 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tower_upload::{Builder, Event, EventKind, Ready, Uploads, http::Cors};
+use tower_upload::{
+    Builder, Caller, Event, EventKind, Ready, Uploads,
+    http::{Cors, FileService, UrlSigner},
+};
 
-use self::{api::Videos, auth::Tokens, authorizer::VideoAuthorizer, catalogue::Catalogue};
+use self::{
+    api::Videos,
+    auth::{Tokens, User},
+    authorizer::VideoAuthorizer,
+    catalogue::Catalogue,
+};
 pub use self::{args::Args, page::Page};
 
 /// How long requests may take to come to their end after SIGTERM.
@@ -47,11 +55,14 @@ pub struct Host {
     pub uploads: Uploads,
     pub tokens: Tokens,
     pub videos: Videos,
+    /// Finished files, below `{mount}/media`.
+    pub media: Media,
     pub page: Page,
     greeting: String,
     stopping: watch::Receiver<bool>,
 }
 
+pub type Media = FileService<fn(&http::request::Parts) -> Option<Caller>>;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs a server: `serve` is given what it needs and ends after [`Host::stopped`].
@@ -117,8 +128,13 @@ impl Host {
             (None, true) => "/".to_owned(),
             (None, false) => "/ (sign in with a token given by --token)".to_owned(),
         };
+        // A restart makes all addresses void; several servers would share a key.
+        let mut key = [0; UrlSigner::MIN_KEY];
+        getrandom::fill(&mut key)?;
+        let signer = UrlSigner::new(key)?;
         Ok(Self {
-            videos: Videos::new(catalogue, uploads.clone(), &args.mount)?,
+            media: uploads.files(User::caller as _).signed(signer.clone()),
+            videos: Videos::new(catalogue, uploads.clone(), &args.mount, args.hls.then_some(signer))?,
             page: Page::new(&args.mount, args.anonymous),
             mount: args.mount.clone(),
             public_url: args.public_url.clone(),

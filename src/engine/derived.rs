@@ -13,7 +13,7 @@ use crate::{
     blob::{BlobBody, ByteRange},
     error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
-    upload::{Blob, DerivedName, EventKind, Key, Outcome, Record, State, UploadId, Wake},
+    upload::{Blob, DerivedName, EventKind, Key, Record, State, UploadId, Wake},
 };
 
 /// How soon a hook learns of an end that came about in another process, and how often it looks at most.
@@ -141,6 +141,7 @@ impl Uploads {
     /// Whether hooks will yet work on what was assembled, as a sentence for the one who uploaded it.
     #[cfg(feature = "http")]
     pub(crate) fn announcement(&self, record: &Record) -> Option<&str> {
+        use crate::upload::Outcome;
         let mut hooks = self.inner.config.hooks.iter();
         hooks.find_map(|hook| {
             let outcome = record.deliveries.get(hook.name()).and_then(|delivery| delivery.outcome);

@@ -323,6 +323,10 @@ impl Uploads {
             if let Some(changed) = self.update(&next, PartsEdit::Keep, wake).await? {
                 let letter = changed.dead_letters.last().filter(|_| outcome == Outcome::Failed);
                 letter.into_iter().for_each(observe::dead_letter);
+                if is_news {
+                    // Those who are told of it may have heard all else, and be done.
+                    self.events_pending(&changed);
+                }
                 return Ok(true);
             }
         }

@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
 use tower_service::Service;
-use tracing::{Instrument as _, field::Empty};
+use tracing::Instrument as _;
 
 use super::{
     body::{MinimumRate, RequestBody, UploadBody},
@@ -132,14 +132,7 @@ where
             path,
             parts,
         };
-        let span = tracing::info_span!(
-            "upload_request",
-            method = %exchange.parts.method,
-            owner = exchange.caller.owner().as_str(),
-            dialect = Empty,
-            upload = Empty,
-            status = Empty,
-        );
+        let span = observe::Request::span(&exchange.parts.method, exchange.caller.owner());
         let answer = async move {
             let mut request = observe::Request::new();
             let (settings, origin) = (exchange.settings.clone(), Origin::of(&exchange.parts));

@@ -13,11 +13,14 @@ use std::{sync::Arc, time::Instant};
 
 pub(crate) use sink::{ENABLED, describe};
 
+#[cfg(feature = "http")]
+use tracing::field::Empty;
+
 use crate::{
     blob::BlobStore,
     error::{Error, ErrorKind},
     metadata::{MetadataStore, Unfinished},
-    upload::{DeadLetter, Protocol, Record, State, UploadId},
+    upload::{DeadLetter, Owner, Protocol, Record, State, UploadId},
 };
 
 /// Puts what measures their calls around the stores.
@@ -148,6 +151,18 @@ pub(crate) struct Request {
 
 #[cfg(feature = "http")]
 impl Request {
+    /// The span that it is answered in: without its path, which may hold a token.
+    pub(crate) fn span(method: &::http::Method, owner: &Owner) -> tracing::Span {
+        tracing::info_span!(
+            "upload_request",
+            %method,
+            owner = owner.as_str(),
+            dialect = Empty,
+            upload = Empty,
+            status = Empty,
+        )
+    }
+
     pub(crate) fn new() -> Self {
         Self {
             began: Instant::now(),

@@ -2,9 +2,10 @@
 // the browser in the middle of another, uses the keyboard only, and compares what was stored byte by byte.
 //
 //     npm install --no-package-lock
-//     node page.mjs --server PATH_TO_EXAMPLE --work DIR [--video FILE] [--screenshot FILE]
+//     node page.mjs --server PATH_TO_EXAMPLE --work DIR [--video FILE] [--screenshot FILE] [--hls]
 //
-// Without --video, ffmpeg makes one. CHROMIUM names another browser than /usr/bin/chromium. One line per check; the
+// With --hls, which needs an example that was built with the feature ffmpeg, only this: a video becomes a stream, the server is
+// killed while it is made, and the stream plays before it is whole. Without --video, ffmpeg makes one. CHROMIUM names another browser than /usr/bin/chromium. One line per check; the
 // last line is `N passed, N failed`, and the exit code says the same.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
@@ -18,7 +19,7 @@ import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
 
-const { values: options } = parseArgs({ options: { server: { type: 'string' }, work: { type: 'string' }, video: { type: 'string' }, screenshot: { type: 'string' } } });
+const { values: options } = parseArgs({ options: { server: { type: 'string' }, work: { type: 'string' }, video: { type: 'string' }, screenshot: { type: 'string' }, hls: { type: 'boolean' } } });
 if (!options.server || !options.work) {
   console.error('usage: node page.mjs --server PATH --work DIR [--video FILE] [--screenshot FILE]');
   process.exit(2);
@@ -72,7 +73,7 @@ const server = {
 
   async start() {
     const log = fs.openSync(path.join(options.work, 'server.log'), 'a');
-    this.child = spawn(path.resolve(options.server), ['--listen', this.address, '--data', this.data, '--token', `${TOKEN}=alice`], { stdio: ['ignore', 'pipe', log] });
+    this.child = spawn(path.resolve(options.server), ['--listen', this.address, '--data', this.data, '--token', `${TOKEN}=alice`, ...(options.hls ? ['--hls'] : [])], { stdio: ['ignore', 'pipe', log] });
     fs.closeSync(log);
     const child = this.child;
     const base = await new Promise((resolve, reject) => {
@@ -553,12 +554,85 @@ async function smallThings(file, speed) {
   }
 }
 
+/** The names of the renditions that a master playlist lists. */
+async function renditions(title) {
+  const { id } = await server.video(title);
+  const { body } = await server.api(`videos/${id}/ticket`, { method: 'POST' });
+  const answer = await fetch(new URL(body.data.hls, server.base));
+  if (answer.status === 404) return [];
+  assert.equal(answer.status, 200);
+  return (await answer.text()).split('\n').filter((line) => line && !line.startsWith('#')).map((line) => line.split('/')[0].split('-')[0]);
+}
+
+async function hook(title) {
+  const { id } = await server.video(title);
+  const { body } = await server.api(`videos/${id}/ticket`, { method: 'POST' });
+  const status = await server.api(`uploads/${body.data.upload_id}/`);
+  return status.body.data.hooks.find(({ name }) => name === 'hls');
+}
+
+async function until(what, work, patience = 5 * MINUTE) {
+  for (const end = Date.now() + patience; Date.now() < end; await sleep(250)) if (await work()) return;
+  assert.fail(`${what}: not within ${patience / 1000} s`);
+}
+
+async function streamed(file, speed) {
+  const tab = await browse(path.join(options.work, 'profile-5'));
+  const { context, page, seen, throttle } = tab;
+  const title = 'Stream';
+  try {
+    await signIn(page);
+    await throttle(speed);
+    await page.fill('#title', title);
+    // Dropped, as a person does it.
+    const dropped = await page.evaluateHandle(() => new DataTransfer());
+    const input = await page.evaluateHandle(() => Object.assign(document.createElement('input'), { type: 'file', id: 'dropped' }));
+    await input.evaluate((element) => document.body.append(element));
+    await page.setInputFiles('#dropped', file);
+    await dropped.evaluate((transfer) => { transfer.items.add(document.getElementById('dropped').files[0]); document.getElementById('dropped').remove(); });
+    await page.dispatchEvent('#drop', 'drop', { dataTransfer: dropped });
+    await midway(page);
+    await server.end('SIGKILL');
+    await state(page, 'waiting');
+    await throttle(FREE);
+    await server.start();
+    await check('a dropped file is uploaded, across a kill of the server', () => finished(page));
+    await check('the page shows that the server is at work', () => page.waitForSelector('#processing', { state: 'visible' }));
+    await until('the hook runs', async () => (await hook(title))?.state === 'running');
+    await server.end('SIGKILL');
+    await sleep(1000);
+    await server.start();
+    await check('after a kill while it is made the stream plays before it is whole', async () => {
+      await page.waitForFunction(() => document.getElementById('player').dataset.kind === 'hls', null, { polling: 250, timeout: 5 * MINUTE });
+      const still = await hook(title);
+      assert.equal(still?.state, 'running', `the hook is ${still?.state}: take a longer --video`);
+      await assertPlays(page);
+      console.log(`     playing ${(await renditions(title)).join(', ')} at ${(await hook(title)).progress ?? '?'} %`);
+    });
+    if (options.screenshot) await page.screenshot({ path: options.screenshot, fullPage: true });
+    await accessible('watching while it is made', tab);
+    await check('in the end there are several renditions, each listed once', async () => {
+      await until('the hook ends', async () => ['finished', 'failed'].includes((await hook(title))?.state), 8 * MINUTE);
+      assert.equal((await hook(title)).state, 'finished', (await hook(title)).error);
+      const listed = await renditions(title);
+      assert.ok(listed.length > 1 && new Set(listed).size === listed.length, listed.join(', '));
+      await page.waitForSelector('#processing', { state: 'hidden' });
+    });
+    await check('it still plays', () => assertPlays(page));
+    await check('the original is byte-identical', () => assertSame(title, file));
+    await check('nothing was asked of another server, no script failed', () => assert.deepEqual([seen.strangers, seen.errors], [[], []]));
+  } finally {
+    await context.close();
+  }
+}
+
 // ---- all of it
 
 function testVideo() {
   const file = path.join(options.work, 'talk.mp4');
-  const made = spawnSync('ffmpeg', ['-v', 'error', '-y', '-f', 'lavfi', '-i', 'testsrc2=size=1280x720:rate=30', '-f', 'lavfi', '-i', 'sine', '-t', '16',
-    '-c:v', 'libx264', '-preset', 'ultrafast', '-b:v', '40M', '-maxrate', '40M', '-bufsize', '40M', '-x264-params', 'nal-hrd=cbr', '-pix_fmt', 'yuv420p', '-movflags', '+faststart', file], { encoding: 'utf8' });
+  const [seconds, rate] = options.hls ? ['90', '8M'] : ['16', '40M'];
+  const made = spawnSync('ffmpeg', ['-v', 'error', '-y', '-f', 'lavfi', '-i', 'testsrc2=size=1280x720:rate=30', '-f', 'lavfi', '-i', 'sine', '-t', seconds,
+    '-c:v', 'libx264', '-preset', 'ultrafast', '-b:v', rate, '-maxrate', rate, '-bufsize', rate, '-x264-params', 'nal-hrd=cbr', '-pix_fmt', 'yuv420p', '-movflags', '+faststart', file], { encoding: 'utf8' });
   if (made.status !== 0) throw new Error(`ffmpeg could not make a video (${made.error?.message ?? made.stderr}); pass one with --video`);
   return file;
 }
@@ -571,15 +645,19 @@ const tooLong = setTimeout(() => {
 }, 15 * MINUTE);
 
 fs.mkdirSync(options.work, { recursive: true });
-for (const left of ['data', 'server.log', 'profile-1', 'profile-2', 'profile-3', 'profile-4']) fs.rmSync(path.join(options.work, left), { recursive: true, force: true });
+for (const left of ['data', 'server.log', 'profile-1', 'profile-2', 'profile-3', 'profile-4', 'profile-5']) fs.rmSync(path.join(options.work, left), { recursive: true, force: true });
 try {
   const file = path.resolve(options.video ?? testVideo());
   const speed = Math.ceil(fs.statSync(file).size / SECONDS_PER_UPLOAD);
   await server.start();
-  await scenario('the server is killed in the middle', () => killedServer(file, speed));
-  await scenario('the browser is closed in the middle', () => closedBrowser(file, speed));
-  await scenario('the keyboard alone', () => keyboardOnly(file, speed));
-  await scenario('small things', () => smallThings(file, speed));
+  if (options.hls) {
+    await scenario('a video becomes a stream', () => streamed(file, speed));
+  } else {
+    await scenario('the server is killed in the middle', () => killedServer(file, speed));
+    await scenario('the browser is closed in the middle', () => closedBrowser(file, speed));
+    await scenario('the keyboard alone', () => keyboardOnly(file, speed));
+    await scenario('small things', () => smallThings(file, speed));
+  }
 } catch (error) {
   report(false, 'setting up', String(error.message));
 } finally {

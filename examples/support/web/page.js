@@ -130,6 +130,7 @@ $('sign-out').addEventListener('click', () => {
   keepToken(false);
   complain(null);
   document.title = 'Videos';
+  playing = { id: null, renewed: 0, on: false, hls: '' };
   $('player').removeAttribute('src');
   $('player').load();
   $('library-list').replaceChildren();
@@ -378,26 +379,83 @@ function showLibrary(videos) {
   }));
 }
 
-/** A video element cannot send a token, so it gets an address with a short-lived ticket. */
-async function source(id) {
-  if (anonymous) return `${mount}/videos/${id}/content`;
+/** A video element cannot send a token, so it gets addresses that say themselves who may use them, for a while. */
+async function sources(id) {
   const at = `videos/${id}/ticket`;
-  const { url } = await api(at, { method: 'POST' });
-  const found = new URL(url, new URL(`${mount}/${at}`, location.href));
-  if (found.origin !== location.origin) throw new Error('The server named a strange address for this video. Tell its operator.');
-  return found.href;
+  const { url, hls, upload_id: uploadId } = await api(at, { method: 'POST' });
+  const here = (address) => {
+    const found = new URL(address, new URL(`${mount}/${at}`, location.href));
+    if (found.origin !== location.origin) throw new Error('The server named a strange address for this video. Tell its operator.');
+    return found.href;
+  };
+  return { file: here(url), hls: hls && here(hls), uploadId };
 }
 
-let playing = { id: null, renewed: 0, on: false };
+/** Safari plays HLS, and so do Chrome and Chromium since 142; for Firefox a site would add a library like hls.js. */
+const playsHls = () => $('player').canPlayType('application/vnd.apple.mpegurl') !== '';
+
+let playing = { id: null, renewed: 0, on: false, hls: '' };
+
+function play(source, kind) {
+  const player = $('player');
+  player.dataset.kind = kind;
+  player.src = source;
+  return calm.matches ? undefined : player.play().catch(() => {}); // the browser may want a click first
+}
+
+/** What the server still makes of the file, and how far it is; null once that is over. */
+function showProcessing(hook) {
+  $('processing').hidden = !hook;
+  if (!hook) return;
+  const { progress, seconds_left: left } = hook;
+  if (progress === null || progress === undefined) $('processing-bar').removeAttribute('value');
+  else $('processing-bar').value = progress;
+  const time = left ? `, about ${duration(left)} left` : '';
+  $('processing-text').textContent = progress ? `The server makes versions for slow and fast connections: ${progress} %${time}.` : 'The server makes versions for slow and fast connections.';
+}
+
+/** Plays the stream as soon as its first version is there, and shows how the others come along. */
+async function follow(id, { file, hls, uploadId }) {
+  let stream = hls;
+  const current = () => playing.id === id;
+  for (let wait = 500; current(); wait = Math.min(wait * 1.2, 3000)) {
+    const status = await api(`uploads/${uploadId}/`).catch(() => ({ hooks: [] })); // asked again
+    const hook = status.hooks?.find(({ name }) => name === 'hls');
+    if (!current()) return;
+    showProcessing(hook?.state === 'running' || !playing.hls ? hook ?? {} : null);
+    if (!playing.hls) {
+      const { ok, status: answered } = await fetch(stream, { method: 'HEAD' }).catch(() => ({}));
+      if (!current()) return;
+      if (ok) {
+        playing.hls = stream;
+        await play(stream, 'hls');
+      } else if (answered === 403) { // it has expired, or the server was started anew
+        stream = (await sources(id).catch(() => null))?.hls ?? stream;
+      }
+    }
+    if (hook?.state === 'finished' && playing.hls) return showProcessing(null);
+    if (hook?.state === 'failed') {
+      showProcessing(null);
+      if (!playing.hls) await play(file, 'file');
+      throw new Error(`The server could not make a stream of this video, so you see the file as it is. (${hook.error ?? 'It did not say why.'})`);
+    }
+    await new Promise((resolve) => { setTimeout(resolve, wait); });
+  }
+}
 
 async function watch(video) {
   const player = $('player');
-  playing = { id: video.id, renewed: 0, on: false };
+  playing = { id: video.id, renewed: 0, on: false, hls: '' };
   $('watch-heading').textContent = video.title || `Video ${video.id}`;
-  player.src = await source(video.id);
+  player.removeAttribute('src');
+  player.load();
+  showProcessing(null);
   swap([$('watch')], [], $('watch-heading'));
   $('watch').scrollIntoView({ block: 'nearest', behavior: calm.matches ? 'auto' : 'smooth' });
-  if (!calm.matches) await player.play().catch(() => {}); // the browser may want a click first
+  const found = await sources(video.id);
+  if (playing.id !== video.id) return;
+  if (found.hls && playsHls()) doing(() => follow(video.id, found))();
+  else await play(found.file, 'file');
 }
 
 $('player').addEventListener('play', () => { playing.on = true; });
@@ -409,7 +467,8 @@ $('player').addEventListener('error', doing(async () => {
   const { on } = playing;
   if (currentTime > 0 && Date.now() - playing.renewed > 10_000) { // the ticket may have run out
     playing.renewed = Date.now();
-    player.src = await source(playing.id);
+    const found = await sources(playing.id);
+    player.src = playing.hls ? found.hls : found.file;
     player.currentTime = currentTime;
     if (on) await player.play().catch(() => {});
     return;

@@ -15,6 +15,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use tower_service::Service;
+use tracing::Instrument as _;
 
 use self::{
     fault::Fault,
@@ -36,6 +37,7 @@ use crate::{
     access::{Action, Caller},
     engine::Uploads,
     error::{Error, ErrorKind},
+    observe,
 };
 
 /// Sends finished files: made by [`Uploads::files`].
@@ -124,13 +126,18 @@ where
         let (parts, _) = request.into_parts();
         let caller = (self.who)(&parts).unwrap_or_else(Caller::anonymous);
         let (uploads, settings) = (self.uploads.clone(), Arc::clone(&self.settings));
-        UploadFuture::new(async move {
+        let span = observe::Request::span(&parts.method, caller.owner());
+        let answer = async move {
+            let mut request = observe::Request::new();
             let origin = Origin::of(&parts);
             let preflight = settings.cors.as_ref().and_then(|cors| cors.preflight(&parts));
             let is_head = parts.method == Method::HEAD;
             let mut response = match preflight {
                 Some(response) => response,
-                None => answer(&uploads, &settings, caller, &parts).await,
+                None => {
+                    request.speaks("files");
+                    answer(&uploads, &settings, caller, &parts).await
+                }
             };
             let headers = response.headers_mut();
             if let Some(cors) = &settings.cors {
@@ -138,12 +145,14 @@ where
             }
             let policy = HeaderName::from_static("cross-origin-resource-policy");
             headers.insert(policy, settings.embedding.header());
+            request.answered(response.status().as_u16());
             if is_head {
                 without_body(response, true)
             } else {
                 response
             }
-        })
+        };
+        UploadFuture::new(answer.instrument(span))
     }
 }
 
