@@ -150,7 +150,7 @@ fn compare(args: &Args, setting: &Setting, servers: &[Server; Kind::ALL.len()], 
         let ratio = Spread::of(pairs.map(|(floor, ours)| ours.rate / floor.rate));
         let median = |of: fn(&Measured) -> f64| Spread::of(measured.iter().map(of)).median;
         println!(
-            "| {} | {rate} | {:.2} ({:.2} to {:.2}) | {:.2} | {:.1} | {} |",
+            "| {} | {rate:.1} | {:.2} ({:.2} to {:.2}) | {:.2} | {:.1} | {} |",
             server.kind.name(),
             ratio.median,
             ratio.low,

@@ -23,6 +23,7 @@ impl Spread {
         }
     }
 
+    #[allow(dead_code, reason = "not every benchmark compares")]
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.low <= other.high && other.low <= self.high
     }
