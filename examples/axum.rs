@@ -78,8 +78,16 @@ fn app(host: &Host) -> Router {
         .layer(map_request(move |request: Request| ready(tokens.identify(request))))
         // The query stays out of the log: it may hold a ticket.
         .layer(TraceLayer::new_for_http().make_span_with(
-            |request: &Request| tracing::info_span!("request", method = %request.method(), path = request.uri().path()),
+            |request: &Request| tracing::info_span!("request", method = %request.method(), path = loggable(request.uri().path())),
         ))
+}
+
+/// A path without the token of a signed address: who has that can read the file.
+fn loggable(path: &str) -> String {
+    match path.split_once("/media/s/") {
+        Some((before, signed)) => format!("{before}/media/s/…/{}", signed.split_once('/').unwrap_or_default().1),
+        None => path.to_owned(),
+    }
 }
 
 async fn serve(listener: TcpListener, host: Host) -> Result<(), BoxError> {

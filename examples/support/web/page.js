@@ -406,6 +406,7 @@ function play(source, kind) {
 /** What the server still makes of the file, and how far it is; null once that is over. */
 function showProcessing(hook) {
   $('processing').hidden = !hook;
+  $('processing-bar').hidden = false;
   if (!hook) return;
   const { progress, seconds_left: left } = hook;
   if (progress === null || progress === undefined) $('processing-bar').removeAttribute('value');
@@ -456,6 +457,11 @@ async function watch(video) {
   if (playing.id !== video.id) return;
   if (found.hls && playsHls()) doing(() => follow(video.id, found))();
   else await play(found.file, 'file');
+  if (found.hls && !playsHls() && playing.id === video.id) {
+    $('processing').hidden = false;
+    $('processing-bar').hidden = true;
+    $('processing-text').textContent = 'This browser plays no HLS streams by itself, so you see the file as it was uploaded; a player such as hls.js would play the stream.';
+  }
 }
 
 $('player').addEventListener('play', () => { playing.on = true; });

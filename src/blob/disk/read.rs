@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The most that is read at once, in bytes. Whoever reads a body holds two of them: one on its way out, and one that is read
-/// meanwhile. More makes it no faster, as it does not stay in the processor's caches from the read to the socket.
+/// meanwhile.
 const STEP: u64 = 256 << 10;
 
 /// Bytes of one file.
