@@ -99,6 +99,8 @@ struct Shared {
     registry: Registry,
     /// Handles as their marks say, by directory: so that a sweep need not read them again.
     begun: Mutex<HashMap<String, sweep::Begun>>,
+    /// Multipart uploads that no mark speaks of, and when this process saw each first.
+    strays: Mutex<HashMap<String, i64>>,
     /// Begins the names of this process.
     nonce: u64,
     names: AtomicU64,
@@ -151,6 +153,7 @@ impl ObjectBlobs {
             paths,
             registry: Registry::default(),
             begun: Mutex::default(),
+            strays: Mutex::default(),
             names: AtomicU64::new(0),
             counters: Counters::default(),
         };

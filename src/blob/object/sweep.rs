@@ -26,6 +26,17 @@ pub(super) struct Begun {
     bare: bool,
 }
 
+/// How long a multipart upload must have been seen without a mark, by this process, whatever the backend says of its age.
+const STRAY_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// Whether nobody will ever speak of a multipart upload any more. Its age alone does not say so: there are backends that tell a wrong one
+/// (moto says 2010), and one that was listed a moment after it was begun has no mark yet.
+fn is_orphan(begun: Option<i64>, first_seen: i64, now: i64, age: Duration) -> bool {
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let is_past = |at: i64, age: Duration| at <= now.saturating_sub(millis(age));
+    begun.is_some_and(|begun| is_past(begun, age)) && is_past(first_seen, age.min(STRAY_FOR))
+}
+
 impl Shared {
     pub(super) async fn discard(&self, handle: &Handle) -> Result<()> {
         let place = Place::parse(handle)?;
@@ -145,13 +156,21 @@ impl Shared {
         };
         let strays: Vec<_> = listed.into_iter().filter(|upload| !spoken_of(&upload.id)).collect();
         if strays.is_empty() {
+            lock(&self.strays).clear();
             return Ok(Vec::new());
         }
-        let age = i64::try_from(self.options.orphan_age.as_millis()).unwrap_or(i64::MAX);
-        let before = self.now().await?.saturating_sub(age);
+        let now = self.now().await?;
+        let first_seen: HashMap<String, i64> = {
+            let mut known = lock(&self.strays);
+            let seen = strays
+                .iter()
+                .map(|upload| (upload.id.clone(), known.get(&upload.id).copied().unwrap_or(now)));
+            *known = seen.collect();
+            known.clone()
+        };
         let old = strays
             .into_iter()
-            .filter(|upload| upload.begun.is_some_and(|begun| begun <= before));
+            .filter(|upload| is_orphan(upload.begun, first_seen[&upload.id], now, self.options.orphan_age));
         Ok(old
             .map(|upload| {
                 let nobody = Place::nobody(&upload.id);
@@ -206,5 +225,23 @@ impl Shared {
             return Err(trouble.into());
         }
         Ok(handle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_just_seen_is_no_orphan_however_old_it_is_said_to_be() {
+        let (day, minute) = (Duration::from_secs(86_400), 60_000);
+        let now = 10 * 86_400_000;
+        let in_2010 = Some(0);
+        assert!(!is_orphan(in_2010, now, now, day));
+        assert!(!is_orphan(in_2010, now - 14 * minute, now, day));
+        assert!(is_orphan(in_2010, now - 15 * minute, now, day));
+        assert!(!is_orphan(Some(now - 60 * minute), 0, now, day), "a day is not over");
+        assert!(!is_orphan(None, 0, now, day), "nobody knows its age");
+        assert!(is_orphan(Some(now), now, now, Duration::ZERO));
     }
 }
