@@ -243,6 +243,8 @@ pub mod access;
 #[cfg(feature = "benchmark")]
 pub mod benchmark;
 pub mod blob;
+#[cfg(any(feature = "disk", feature = "redb"))]
+mod detour;
 mod engine;
 mod error;
 #[cfg(all(feature = "http", any(test, feature = "conformance")))]

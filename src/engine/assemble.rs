@@ -67,9 +67,19 @@ impl Uploads {
                     next.attempts = 0;
                     next.plan.size = Some(size);
                     let lease = Wake::After(self.inner.config.lease);
-                    if self.update(&next, PartsEdit::Keep, lease).await?.is_some() {
-                        return self.finish(id).await;
+                    let turn = self.inner.live.queue(Spot::Assembly(id)).await;
+                    if let Some(record) = self.update(&next, PartsEdit::Keep, lease).await? {
+                        // Where every number has its part none came since, as a further append may have.
+                        let sealed = record.plan.chunks.is_some().then(|| {
+                            let tally = Tally {
+                                revision: snapshot.tally.revision + 1,
+                                ..snapshot.tally
+                            };
+                            Snapshot::new(record, tally, snapshot.parts)
+                        });
+                        return self.see_to_end(id, sealed, turn).await;
                     }
+                    drop(turn);
                     snapshot = self.load(id, PartRange::ALL).await?;
                 }
                 State::Assembling => return self.finish(id).await,
@@ -89,14 +99,22 @@ impl Uploads {
     /// one, so that requests that were given up leave nothing behind.
     pub(super) async fn finish(&self, id: UploadId) -> Result<Upload> {
         let turn = self.inner.live.queue(Spot::Assembly(id)).await;
+        self.see_to_end(id, None, turn).await
+    }
+
+    /// The same for whoever has the turn, and may know what is sealed.
+    async fn see_to_end(&self, id: UploadId, sealed: Option<Snapshot>, turn: Turn) -> Result<Upload> {
         let uploads = self.clone();
-        let work = async move { uploads.drive_assembly(id, turn).await };
+        let work = async move { uploads.drive_assembly(id, sealed, turn).await };
         self.inner.tasks.see_through(work).await
     }
 
-    async fn drive_assembly(&self, id: UploadId, turn: Turn) -> Result<Upload> {
-        // Whoever was here before us may have finished it.
-        let snapshot = self.load(id, PartRange::ALL).await?;
+    async fn drive_assembly(&self, id: UploadId, sealed: Option<Snapshot>, turn: Turn) -> Result<Upload> {
+        let snapshot = match sealed {
+            Some(sealed) => sealed,
+            // Whoever was here before us may have finished it.
+            None => self.load(id, PartRange::ALL).await?,
+        };
         let result = match snapshot.record.state {
             State::Assembling => {
                 let began = Instant::now();

@@ -6,10 +6,7 @@ use std::{
     io::{self, IoSlice, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,6 +23,7 @@ use super::{
     sys,
 };
 use crate::{
+    detour::Detour,
     error::{Error, Result},
     upload::Timestamp,
 };
@@ -34,7 +32,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct RealFs {
     root: Arc<Root>,
-    inline: Option<Arc<Inline>>,
+    /// Short jobs run where they are asked for, as long as they are short.
+    inline: Option<Arc<Detour>>,
 }
 
 /// Lives as long as any job does: the lock is not given up before the last late write.
@@ -45,35 +44,8 @@ struct Root {
     _lock: File,
 }
 
-/// Short jobs run where they are asked for, as long as they are short.
-#[derive(Debug)]
-struct Inline {
-    since: Instant,
-    /// Until when the pool is used instead, in milliseconds since then.
-    pool_until: AtomicU64,
-}
-
-impl Inline {
-    /// A batch in memory that is warm takes a tenth of it.
-    const LONG: Duration = Duration::from_millis(3);
-    const DETOUR: Duration = Duration::from_millis(250);
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn is_open(&self) -> bool {
-        self.now() >= self.pool_until.load(Ordering::Relaxed)
-    }
-
-    fn took(&self, time: Duration) {
-        if time > Self::LONG {
-            let detour = u64::try_from(Self::DETOUR.as_millis()).unwrap_or(u64::MAX);
-            self.pool_until.store(self.now() + detour, Ordering::Relaxed);
-        }
-    }
-}
-
+/// A batch in memory that is warm takes a tenth of it.
+const LONG: Duration = Duration::from_millis(3);
 const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIRECTORY: Mode = Mode::RWXU;
 /// The most slices that one `pwritev` takes, on Linux and macOS.
@@ -125,12 +97,7 @@ impl RealFs {
 
     /// Where batches are written.
     pub(super) fn writing(mut self, writes: Writes) -> Self {
-        self.inline = (writes == Writes::Inline).then(|| {
-            Arc::new(Inline {
-                since: Instant::now(),
-                pool_until: AtomicU64::new(0),
-            })
-        });
+        self.inline = (writes == Writes::Inline).then(|| Arc::new(Detour::new()));
         self
     }
 
@@ -167,10 +134,12 @@ impl Fs for RealFs {
         J: Future<Output = Result<T>> + Send + 'static,
     {
         match &self.inline {
-            Some(inline) if inline.is_open() => {
+            Some(detour) if !detour.is_on() => {
                 let began = Instant::now();
                 let result = ended(job);
-                inline.took(began.elapsed());
+                if began.elapsed() > LONG {
+                    detour.begin();
+                }
                 result
             }
             _ => self.run(job).await,
@@ -546,9 +515,9 @@ mod tests {
         assert_ne!(fs.run(thread(Duration::ZERO)).await.unwrap(), here);
         for _ in 0..2 {
             assert_eq!(fs.run_short(thread(Duration::ZERO)).await.unwrap(), here);
-            assert_eq!(fs.run_short(thread(Inline::LONG * 2)).await.unwrap(), here);
+            assert_eq!(fs.run_short(thread(LONG * 2)).await.unwrap(), here);
             assert_ne!(fs.run_short(thread(Duration::ZERO)).await.unwrap(), here);
-            tokio::time::sleep(Inline::DETOUR).await;
+            tokio::time::sleep(Detour::TIME).await;
         }
     }
 

@@ -189,7 +189,19 @@ impl Shared {
 
     /// A view of what is durable.
     pub(super) fn view(&self) -> Result<View> {
-        match &*self.door.read().unwrap_or_else(PoisonError::into_inner) {
+        Self::through(&self.door.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The same, if it is to be had without waiting and the disk was not full.
+    pub(super) fn view_at_once(&self) -> Result<Option<View>> {
+        match self.door.try_read() {
+            Ok(door) if !matches!(*door, Door::Full) => Self::through(&door).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn through(door: &Door) -> Result<View> {
+        match door {
             Door::Open(opened) => opened
                 .database
                 .begin_read()

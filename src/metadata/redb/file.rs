@@ -19,6 +19,7 @@ use ::redb::{
 
 use super::{
     Durability, RedbOptions,
+    near::Near,
     tables::{FORMAT, FORMAT_KEY, META, Tables},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -42,6 +43,7 @@ pub(super) struct Place {
     path: PathBuf,
     opener: Opener,
     options: RedbOptions,
+    near: Arc<Near>,
 }
 
 /// An open database and what became of its syncs.
@@ -83,7 +85,16 @@ impl Place {
     }
 
     pub(super) fn new(path: PathBuf, options: RedbOptions, opener: Opener) -> Self {
-        Self { path, opener, options }
+        Self {
+            path,
+            opener,
+            options,
+            near: Arc::new(Near::new()),
+        }
+    }
+
+    pub(super) fn near(&self) -> &Near {
+        &self.near
     }
 
     pub(super) const fn options(&self) -> &RedbOptions {
@@ -115,6 +126,7 @@ impl Place {
         let watched = Watched {
             inner: backend,
             file,
+            near: Arc::clone(&self.near),
             settled: AtomicBool::new(false),
             durability: self.options.durability,
             sync_failed: Arc::clone(&sync_failed),
@@ -258,6 +270,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 struct Watched {
     inner: Box<dyn StorageBackend>,
     file: Option<File>,
+    near: Arc<Near>,
     settled: AtomicBool,
     durability: Durability,
     sync_failed: Arc<AtomicBool>,
@@ -314,6 +327,10 @@ impl StorageBackend for Watched {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if self.file.as_ref().is_some_and(|file| self.near.reads(file, offset, out)) {
+            return Ok(());
+        }
         self.inner.read(offset, out)
     }
 

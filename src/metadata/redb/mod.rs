@@ -19,6 +19,7 @@ use crate::{
 mod commit;
 mod encoding;
 mod file;
+mod near;
 mod ops;
 mod tables;
 #[cfg(test)]
@@ -28,7 +29,8 @@ mod tests;
 ///
 /// One process per file: [`open`](Self::open) waits for the lock, then names the holder, which leaves its
 /// number in `<path>.pid` beside the file. Needs a Tokio runtime of either flavour, whose blocking pool
-/// does the reading. The file begins at 72 KiB and doubles when it is full; on Linux its blocks are
+/// does the reading; on Linux and a runtime of many threads an upload whose pages are in memory is read where it is
+/// asked for. The file begins at 72 KiB and doubles when it is full; on Linux its blocks are
 /// allocated as it grows.
 ///
 /// # Writing
@@ -195,6 +197,19 @@ impl RedbMetadata {
         let shared = Arc::clone(&self.shared);
         blocking(move || read(&shared.view()?).map_err(read_error)).await
     }
+
+    /// What a short read on this thread finds, if it may be done here and is short.
+    #[allow(clippy::option_option, reason = "whether it was read, and whether there is one")]
+    fn load_near(&self, by: Lookup<'_>, parts: PartRange) -> Result<Option<Option<Snapshot>>> {
+        let near = self.shared.place().near();
+        if !near.is_open() {
+            return Ok(None);
+        }
+        let Some(view) = self.shared.view_at_once()? else {
+            return Ok(None);
+        };
+        near.run(|| ops::load_few(&view, by, parts, near::FEW)).map_err(read_error)
+    }
 }
 
 impl fmt::Debug for RedbMetadata {
@@ -214,13 +229,15 @@ impl MetadataStore for RedbMetadata {
     }
 
     async fn load(&self, by: Lookup<'_>, parts: PartRange) -> Result<Option<Snapshot>> {
+        if let Some(loaded) = self.load_near(by, parts)? {
+            return Ok(loaded);
+        }
         match by {
-            Lookup::Id(id) => self.read(move |view| ops::load(view, id, parts)).await,
+            Lookup::Id(id) => self.read(move |view| ops::load(view, Lookup::Id(id), parts)).await,
             Lookup::Name(owner, target, file_name) => {
                 let (owner, target, file_name) = (owner.clone(), target.cloned(), file_name.clone());
-                let load = move |view: &View| match view.by_name(&owner, target.as_ref(), &file_name)? {
-                    Some(id) => ops::load(view, id, parts),
-                    None => Ok(None),
+                let load = move |view: &View| {
+                    ops::load(view, Lookup::Name(&owner, target.as_ref(), &file_name), parts)
                 };
                 self.read(load).await
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::tables::{Fault, Stored, Tables, View, dangling, usage_of};
 use crate::{
     error::Error,
-    metadata::{Committed, Created, Guard, Page, PartRange, PartsEdit, Quota, Unfinished, Updated},
+    metadata::{Committed, Created, Guard, Lookup, Page, PartRange, PartsEdit, Quota, Unfinished, Updated},
     upload::{Owner, Part, Record, Snapshot, State, Tally, Timestamp, UploadId, Version, Wake},
 };
 
@@ -189,12 +189,31 @@ pub(super) fn remove(tables: &mut Tables<'_>, id: UploadId, expected: Version) -
     Ok(true)
 }
 
-pub(super) fn load(view: &View, id: UploadId, parts: PartRange) -> Result<Option<Snapshot>, Fault> {
-    let Some(Stored { record, tally, .. }) = view.get(id)? else {
-        return Ok(None);
+pub(super) fn load(view: &View, by: Lookup<'_>, parts: PartRange) -> Result<Option<Snapshot>, Fault> {
+    Ok(load_few(view, by, parts, u32::MAX)?.flatten())
+}
+
+/// As [`load`], unless the range has more parts than `most`.
+#[allow(clippy::option_option, reason = "whether it was loaded, and whether there is one")]
+pub(super) fn load_few(
+    view: &View,
+    by: Lookup<'_>,
+    parts: PartRange,
+    most: u32,
+) -> Result<Option<Option<Snapshot>>, Fault> {
+    let id = match by {
+        Lookup::Id(id) => Some(id),
+        Lookup::Name(owner, target, file_name) => view.by_name(owner, target, file_name)?,
     };
+    let Some(id) = id else { return Ok(Some(None)) };
+    let Some(Stored { record, tally, .. }) = view.get(id)? else {
+        return Ok(Some(None));
+    };
+    if tally.parts.min(parts.end.saturating_sub(parts.start)) > most {
+        return Ok(None);
+    }
     let parts = view.parts(id, parts.start, parts.end)?;
-    Ok(Some(Snapshot::new(record, tally, parts)))
+    Ok(Some(Some(Snapshot::new(record, tally, parts))))
 }
 
 pub(super) fn list(view: &View, owner: Option<&Owner>, page: Page) -> Result<Vec<Snapshot>, Fault> {
