@@ -26,6 +26,9 @@ const IDLE: Duration = Duration::from_millis(20);
 /// Frames below this are copied together: each costs more to keep than its bytes, and a client can send one for every byte.
 const SMALL: usize = 4 << 10;
 
+/// Where a full batch ends in its part: the page cache takes what begins and ends so in few large pieces.
+const ALIGNED: u64 = 256 << 10;
+
 /// What a body gives next.
 pub(super) enum Next {
     Frame(Bytes),
@@ -52,6 +55,7 @@ pub(super) struct Intake {
     gathered: Vec<Bytes>,
     small: BytesMut,
     gathered_len: usize,
+    is_full: bool,
     reservation: Option<Reservation>,
     budgeted: bool,
     len: u64,
@@ -67,6 +71,7 @@ impl Intake {
             gathered: Vec::new(),
             small: BytesMut::new(),
             gathered_len: 0,
+            is_full: false,
             reservation: None,
             budgeted,
             len: 0,
@@ -148,7 +153,8 @@ impl Intake {
             self.gathered.push(frame);
         }
         let may_gather = !self.budgeted || self.reservation.is_some();
-        !may_gather || self.gathered_len >= inner.config.batch
+        self.is_full = may_gather && self.gathered_len >= inner.config.batch;
+        !may_gather || self.is_full
     }
 
     fn join_small(&mut self) {
@@ -157,19 +163,44 @@ impl Intake {
         }
     }
 
-    /// Hands what was gathered to the writer.
+    /// Hands what was gathered to the writer; of a full batch not the rest behind its aligned end.
     pub(super) async fn flush(&mut self) -> Result<()> {
         self.join_small();
-        observe::received(self.gathered_len as u64);
-        self.gathered_len = 0;
-        let frames = std::mem::take(&mut self.gathered);
+        let rest = self.take_rest();
+        let rest_len: usize = rest.iter().map(Bytes::len).sum();
+        observe::received((self.gathered_len - rest_len) as u64);
+        self.gathered_len = rest_len;
+        let frames = std::mem::replace(&mut self.gathered, rest);
         let result = if frames.is_empty() {
             Ok(())
         } else {
             self.writer.write(frames).await
         };
-        free(self.reservation.take(), self.hasher.is_some());
+        if rest_len == 0 {
+            free(self.reservation.take(), self.hasher.is_some());
+        }
         result
+    }
+
+    /// Takes away what lies behind the last aligned place, if the batch is full.
+    fn take_rest(&mut self) -> Vec<Bytes> {
+        let mut len = usize::try_from(self.len % ALIGNED).unwrap_or(0);
+        if !std::mem::take(&mut self.is_full) || len >= self.gathered_len {
+            return Vec::new();
+        }
+        let mut rest = Vec::new();
+        while len > 0
+            && let Some(mut frame) = self.gathered.pop()
+        {
+            if frame.len() > len {
+                let tail = frame.split_off(frame.len() - len);
+                self.gathered.push(std::mem::replace(&mut frame, tail));
+            }
+            len -= frame.len();
+            rest.push(frame);
+        }
+        rest.reverse();
+        rest
     }
 
     /// Makes the part durable.
@@ -193,5 +224,54 @@ fn free(reservation: Option<Reservation>, is_hashed: bool) {
         && is_hashed
     {
         reservation.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use async_trait::async_trait;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    #[async_trait]
+    impl PartWriter for Nowhere {
+        async fn write(&mut self, _: Vec<Bytes>) -> Result<()> {
+            Ok(())
+        }
+        async fn finish(self: Box<Self>) -> Result<Receipt> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn a_full_batch_ends_at_an_aligned_place_and_the_rest_stays_in_order() {
+        let aligned = usize::try_from(ALIGNED).unwrap();
+        let bytes: Vec<u8> = (0..3 * aligned).map(|at| (at % 251) as u8).collect();
+        for (frames, is_full, expected_rest) in [
+            (vec![aligned], true, 0),
+            (vec![aligned + 1], true, 1),
+            (vec![aligned - 1, 2], true, 1),
+            (vec![aligned - 1, 1, 7, 8, 9], true, 24),
+            (vec![2 * aligned + 10, 5], true, 15),
+            (vec![10, 2 * aligned], true, 10),
+            (vec![aligned + 1], false, 0),
+            (vec![aligned - 1], true, 0),
+        ] {
+            let mut intake = Intake::new(Box::new(Nowhere), None, false);
+            let mut at = 0;
+            for len in &frames {
+                intake.gathered.push(Bytes::copy_from_slice(&bytes[at..at + len]));
+                at += len;
+            }
+            (intake.len, intake.gathered_len, intake.is_full) = (at as u64, at, is_full);
+            let rest = intake.take_rest().concat();
+            assert_eq!(rest.len(), expected_rest, "{frames:?}");
+            assert!([intake.gathered.concat(), rest].concat() == bytes[..at], "{frames:?}");
+            assert!(!intake.is_full);
+        }
     }
 }

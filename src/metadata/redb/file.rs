@@ -328,7 +328,11 @@ impl StorageBackend for Watched {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        if self.file.as_ref().is_some_and(|file| self.near.reads(file, offset, out)) {
+        if self
+            .file
+            .as_ref()
+            .is_some_and(|file| self.near.reads(file, offset, out))
+        {
             return Ok(());
         }
         self.inner.read(offset, out)

@@ -208,7 +208,8 @@ impl RedbMetadata {
         let Some(view) = self.shared.view_at_once()? else {
             return Ok(None);
         };
-        near.run(|| ops::load_few(&view, by, parts, near::FEW)).map_err(read_error)
+        near.run(|| ops::load_few(&view, by, parts, near::FEW))
+            .map_err(read_error)
     }
 }
 
@@ -236,9 +237,7 @@ impl MetadataStore for RedbMetadata {
             Lookup::Id(id) => self.read(move |view| ops::load(view, Lookup::Id(id), parts)).await,
             Lookup::Name(owner, target, file_name) => {
                 let (owner, target, file_name) = (owner.clone(), target.cloned(), file_name.clone());
-                let load = move |view: &View| {
-                    ops::load(view, Lookup::Name(&owner, target.as_ref(), &file_name), parts)
-                };
+                let load = move |view: &View| ops::load(view, Lookup::Name(&owner, target.as_ref(), &file_name), parts);
                 self.read(load).await
             }
         }

@@ -62,3 +62,40 @@ impl Near {
         is_there
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn file() -> File {
+        // Not where temporary files lie, which may be a file system in memory that waits for nothing.
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all(b"0123456789").unwrap();
+        file
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_memory_has_is_read_here_and_what_it_has_not_ends_that() {
+        let (near, file, mut out) = (Near::new(), file(), [0; 4]);
+        assert!(near.is_open());
+        assert!(!near.reads(&file, 3, &mut out), "nobody asked for it to be read here");
+        assert!(near.run(|| near.reads(&file, 3, &mut out)));
+        assert_eq!(&out, b"3456");
+        assert!(near.is_open());
+        assert!(
+            !near.run(|| near.reads(&file, 8, &mut out)),
+            "only a part of it is there"
+        );
+        assert!(!near.is_open());
+        tokio::time::sleep(Detour::TIME).await;
+        assert!(near.is_open());
+    }
+
+    #[tokio::test]
+    async fn a_runtime_of_one_thread_never_reads_itself() {
+        assert!(!Near::new().is_open());
+    }
+}
