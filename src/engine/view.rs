@@ -218,6 +218,12 @@ impl Upload {
         self.snapshot.record.created_at
     }
 
+    /// When its blob was published; `None` while it is not.
+    #[must_use]
+    pub const fn published_at(&self) -> Option<Timestamp> {
+        self.snapshot.record.published_at
+    }
+
     /// When it expires unless somebody goes on with it; `None` once it does not.
     #[must_use]
     pub const fn expires_at(&self) -> Option<Timestamp> {

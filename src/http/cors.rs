@@ -21,8 +21,8 @@ const METHODS: &str = "POST, HEAD, PATCH, OPTIONS, GET, PUT, DELETE";
 
 /// What requests of the protocols have beyond what the Fetch standard always allows.
 const REQUEST_HEADERS: &str = "Authorization, Content-Digest, Content-Disposition, Content-Encoding, Content-MD5, \
-     Content-Type, If-Match, If-None-Match, If-Range, Origin, Range, Repr-Digest, Tus-Resumable, Upload-Checksum, \
-     Upload-Complete, Upload-Concat, Upload-Defer-Length, Upload-Draft-Interop-Version, Upload-Incomplete, \
+     Content-Type, If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, Origin, Range, Repr-Digest, \
+     Tus-Resumable, Upload-Checksum, Upload-Complete, Upload-Concat, Upload-Defer-Length, Upload-Draft-Interop-Version, Upload-Incomplete, \
      Upload-Length, Upload-Metadata, Upload-Offset, Want-Repr-Digest, X-HTTP-Method-Override, X-Request-ID, X-Requested-With";
 
 /// What answers of the protocols have beyond what pages may always read.

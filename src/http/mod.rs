@@ -33,9 +33,9 @@
 //!
 //! # Files
 //! `GET` of a finished file knows `Range` (up to 16 ranges, as `multipart/byteranges`; those that overlap or nearly touch are
-//! sent as one, and more are answered with the whole), `If-Range`, `If-Match`, `If-None-Match` and `Want-Repr-Digest`. When a
-//! file was published is not recorded: there is no `Last-Modified`, and conditions by date are ignored. What was uploaded is
-//! never a page of this origin: it is sent as an attachment in a sandbox, and its type is told only for sound, film and
+//! sent as one, and more are answered with the whole), `If-Range`, `If-Match`, `If-None-Match`, `If-Unmodified-Since`,
+//! `If-Modified-Since` and `Want-Repr-Digest`. `Last-Modified` is when the file was published, by the clock of the metadata
+//! store; derived files have entity tags alone, and conditions by date are ignored there. What was uploaded is never a page of this origin: it is sent as an attachment in a sandbox, and its type is told only for sound, film and
 //! pictures of pixels.
 //!
 //! [`Uploads::files`] is a service that does nothing but send them, with policies of the host's own: for caches, for embedding,

@@ -210,6 +210,10 @@ pub struct Record {
     /// Set by the store: when it was created.
     #[serde(default)]
     pub created_at: Timestamp,
+    /// Set by the store: when its blob was published, by the update that made it [`Assembled`](State::Assembled). A record that
+    /// was assembled before there was this field has the time of its next update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<Timestamp>,
     /// Set by the store: when it expires, while open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -267,6 +271,7 @@ impl Record {
             attempts: 0,
             expire_after: None,
             created_at: Timestamp::default(),
+            published_at: None,
             expires_at: None,
             due_at: None,
             events: 0,
@@ -339,6 +344,9 @@ impl Record {
     pub fn stamp(&mut self, now: Timestamp, wake: Wake) {
         if self.version == Version(0) {
             self.created_at = now;
+        }
+        if self.state == State::Assembled && self.published_at.is_none() {
+            self.published_at = Some(now);
         }
         match wake {
             Wake::Keep => {}

@@ -152,6 +152,8 @@ pub(crate) struct House {
     pub(crate) uploads: Uploads,
     pub(crate) seen: Arc<Seen>,
     pub(crate) hands: Hands,
+    /// The time of the metadata store.
+    pub(crate) store_hands: Hands,
     pub(crate) signer: UrlSigner,
     pub(crate) locked_out: Arc<AtomicBool>,
     address: SocketAddr,
@@ -166,6 +168,9 @@ impl Drop for House {
 }
 
 pub(crate) const KEY: [u8; 32] = [7; 32];
+
+/// When files are published unless the store's clock is moved, in milliseconds: `Tue, 14 Nov 2023 22:13:20 GMT`.
+const PUBLISHED: u64 = 1_700_000_000_999;
 
 impl House {
     pub(crate) async fn new(set: impl FnOnce(FileService<Who>) -> FileService<Who>) -> Self {
@@ -182,7 +187,9 @@ impl House {
             inner: DiskBlobs::open(directory.path()).await.unwrap(),
             seen: seen.clone(),
         };
-        let builder = Uploads::with(blobs, MemoryMetadata::new()).authorizer(Door(locked_out.clone()));
+        let store_hands = Hands(Arc::new(AtomicU64::new(PUBLISHED)));
+        let metadata = MemoryMetadata::with_clock(Arc::new(store_hands.clone()));
+        let builder = Uploads::with(blobs, metadata).authorizer(Door(locked_out.clone()));
         let uploads = build(builder).build().await.unwrap();
         let hands = Hands(Arc::new(AtomicU64::new(1_000_000_000)));
         let signer = UrlSigner::new(KEY).unwrap().with_clock(hands.clone());
@@ -194,6 +201,7 @@ impl House {
             uploads,
             seen,
             hands,
+            store_hands,
             signer,
             locked_out,
             address,

@@ -34,6 +34,8 @@ async fn conditions_and_ranges() {
     assert!(etag.starts_with('"') && etag.ends_with("-2710\""), "{etag}");
     let (weak, list) = (format!("W/{etag}"), format!("\"other\", {etag}"));
     let (past, future) = ("Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT");
+    let (before, at, after) = ("Tue, 14 Nov 2023 22:13:19 GMT", "Tue, 14 Nov 2023 22:13:20 GMT", "Tue, 14 Nov 2023 22:13:21 GMT");
+    let (obsolete, wrong) = ("Tuesday, 14-Nov-23 22:13:20 GMT", "Monday, 14-Nov-23 22:13:20 GMT");
     let whole = 0..10_000;
     let rows: &[Row<'_>] = &[
         (&[], 200, whole.clone(), &["content-length: 10000", "accept-ranges: bytes", "content-type: video/mp4"]),
@@ -53,6 +55,11 @@ async fn conditions_and_ranges() {
         (&[("range", "bytes=2-4"), ("if-range", &weak)], 200, whole.clone(), &[]),
         (&[("range", "bytes=2-4"), ("if-range", "\"other\"")], 200, whole.clone(), &[]),
         (&[("range", "bytes=2-4"), ("if-range", future)], 200, whole.clone(), &[]),
+        (&[("range", "bytes=2-4"), ("if-range", at)], 206, 2..5, &[]),
+        (&[("range", "bytes=2-4"), ("if-range", obsolete)], 206, 2..5, &[]),
+        (&[("range", "bytes=2-4"), ("if-range", wrong)], 200, whole.clone(), &[]),
+        (&[("range", "bytes=2-4"), ("if-range", before)], 200, whole.clone(), &[]),
+        (&[("range", "bytes=2-4"), ("if-range", after)], 200, whole.clone(), &[]),
         (&[("if-none-match", &etag)], 304, 0..0, &[]),
         (&[("if-none-match", &weak)], 304, 0..0, &[]),
         (&[("if-none-match", &list), ("range", "bytes=2-4")], 304, 0..0, &[]),
@@ -66,9 +73,17 @@ async fn conditions_and_ranges() {
         (&[("if-match", "\"other\""), ("range", "bytes=99999-")], 412, 0..0, &[]),
         (&[("if-match", "\"other\""), ("if-none-match", &etag)], 412, 0..0, &[]),
         (&[("if-match", &etag), ("if-none-match", &etag)], 304, 0..0, &[]),
-        // There is no date to compare with.
-        (&[("if-modified-since", future)], 200, whole.clone(), &[]),
-        (&[("if-unmodified-since", past)], 200, whole.clone(), &[]),
+        (&[("if-modified-since", future)], 304, 0..0, &[]),
+        (&[("if-modified-since", at)], 304, 0..0, &[]),
+        (&[("if-modified-since", before)], 200, whole.clone(), &[]),
+        (&[("if-modified-since", wrong)], 200, whole.clone(), &[]),
+        (&[("if-modified-since", at), ("range", "bytes=2-4")], 304, 0..0, &[]),
+        (&[("if-none-match", &etag), ("if-modified-since", past)], 304, 0..0, &[]),
+        (&[("if-unmodified-since", at)], 200, whole.clone(), &[]),
+        (&[("if-unmodified-since", after), ("range", "bytes=2-4")], 206, 2..5, &[]),
+        (&[("if-unmodified-since", before)], 412, 0..0, &[]),
+        (&[("if-unmodified-since", wrong)], 200, whole.clone(), &[]),
+        (&[("if-unmodified-since", past), ("if-modified-since", future)], 412, 0..0, &[]),
         (&[("if-match", &etag), ("if-unmodified-since", past)], 200, whole.clone(), &[]),
     ];
     for (headers, status, range, expected) in rows {
@@ -80,7 +95,7 @@ async fn conditions_and_ranges() {
         assert_eq!(reply.header("content-security-policy"), "sandbox; default-src 'none'");
         assert_eq!(reply.header("x-content-type-options"), "nosniff");
         assert_eq!(reply.header("cross-origin-resource-policy"), "same-origin");
-        assert_eq!(reply.header("last-modified"), "");
+        assert_eq!(reply.header("last-modified"), if *status == 304 { "" } else { at }, "{headers:?}");
         for expected in *expected {
             let (name, value) = expected.split_once(": ").unwrap();
             assert_eq!(reply.header(name), value, "{headers:?}");
@@ -100,6 +115,24 @@ async fn conditions_and_ranges() {
         };
         assert_eq!((head.status, told(&head.headers)), (get.status, told(&get.headers)), "{headers:?}");
     }
+}
+
+#[tokio::test]
+async fn a_file_was_never_modified_later_than_it_is_sent() {
+    let house = House::new(|files| files).await;
+    house
+        .store_hands
+        .0
+        .store(4_000_000_000_000, std::sync::atomic::Ordering::SeqCst);
+    let id = house.file("a.mp4", "video/mp4", b"0123456789").await;
+    let reply = house.get(id, &[]).await;
+    let told = [reply.header("last-modified"), reply.header("date")];
+    let [modified, date] = told.map(|told| httpdate::parse_http_date(told).unwrap());
+    assert!(modified <= date, "{told:?}");
+    assert!(date.duration_since(modified).unwrap().as_secs() < 60, "{told:?}");
+    // Who has part of it, and this date alone, begins anew: it is no strong validator.
+    let headers = [("range", "bytes=2-4"), ("if-range", told[0])];
+    assert_eq!(house.get(id, &headers).await.status, 200);
 }
 
 #[tokio::test]

@@ -39,10 +39,12 @@ enum Bug {
     HalfACommit,
     EpochIgnored,
     ExpiryNeverSlides,
+    PublicationNotStamped,
+    PublicationStampedAnew,
     NothingSurvives,
 }
 
-const BUGS: [(Bug, &str); 20] = [
+const BUGS: [(Bug, &str); 22] = [
     (
         Bug::CommitWithoutOpenCheck,
         "Once an upload has left `Open` every commit is refused",
@@ -66,6 +68,8 @@ const BUGS: [(Bug, &str); 20] = [
     (Bug::HalfACommit, "A commit of two parts adds both, in one revision"),
     (Bug::EpochIgnored, "older epoch"),
     (Bug::ExpiryNeverSlides, "must move the expiry on"),
+    (Bug::PublicationNotStamped, "must set the time of publication"),
+    (Bug::PublicationStampedAnew, "must stay as it is: an update"),
 ];
 
 #[test]
@@ -236,6 +240,14 @@ impl MetadataStore for Broken {
                     next.version = before.record.version;
                 }
             }
+            Bug::PublicationNotStamped => {
+                let mut answer = self.inner.update(&next, edit, wake).await?;
+                if let Updated::Done(record) = &mut answer {
+                    record.published_at = None;
+                }
+                return Ok(answer);
+            }
+            Bug::PublicationStampedAnew => next.published_at = None,
             _ => {}
         }
         self.inner.update(&next, edit, wake).await

@@ -170,6 +170,36 @@ pub async fn an_update_takes_no_name_or_key_of_another(store: Store) {
     );
 }
 
+/// The update that publishes sets the time of it, by the store's clock; no later one moves it.
+pub async fn publication_is_stamped_once(store: Store) {
+    let mut record = created(&store, 1).await;
+    record = into_state(&store, &record, State::Assembling).await;
+    assert_eq!(
+        record.published_at, None,
+        "What is not published has no time of publication"
+    );
+    let published = into_state(&store, &record, State::Assembled).await;
+    assert!(
+        published.published_at >= Some(record.created_at),
+        "The update that publishes must set the time of publication by the store's clock, got {:?}",
+        published.published_at
+    );
+    // Long enough for any clock to go on.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let later = update(&store, &published, PartsEdit::Keep, Wake::Never).await;
+    let deleted = into_state(&store, &later, State::Deleted).await;
+    for (after, now) in [
+        ("an update", &later),
+        ("its deletion", &deleted),
+        ("a look at it", &load(&store, record.id).await.record),
+    ] {
+        assert_eq!(
+            now.published_at, published.published_at,
+            "The time of publication must stay as it is: {after}"
+        );
+    }
+}
+
 /// Ended uploads give up their name with the step that ends them; keys go when the record says so.
 pub async fn names_and_keys_are_released(store: Store) {
     for (number, state) in (1..).zip([State::Failed, State::Aborted, State::Expired, State::Deleted]) {

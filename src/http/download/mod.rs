@@ -4,10 +4,11 @@
 //! What strangers uploaded is never shown as a page of this origin: it is in a sandbox, an attachment unless the host says
 //! otherwise, and its type is told only where a browser plays it and runs nothing.
 //!
-//! No record says when its blob was published, so there is no `Last-Modified`, and what goes by a date is ignored
-//! (`If-Modified-Since`, `If-Unmodified-Since`; RFC 9110 sections 13.1.3 and 13.1.4) or never holds (`If-Range`).
+//! The blob of an upload was last modified when it was published. Nothing says that of derived files, of which stores tell no
+//! more than their size: there conditions by date are ignored, or in `If-Range` do not hold.
 
 mod media;
+mod modified;
 mod multipart;
 mod precondition;
 mod range;
@@ -18,14 +19,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 
 pub(super) use self::media::{disposition, media_type_by_name, safe_media_type};
 pub(super) use self::range::Asked;
-use self::{media::media_type, precondition::Precondition, range::asked, source::Source};
+use self::{media::media_type, modified::Modified, precondition::Precondition, range::asked, source::Source};
 #[cfg(any(test, feature = "conformance"))]
 pub(super) use self::{precondition::entity_tags, range::range};
 use super::{body::UploadBody, content_digest};
 use crate::{
     access::{Action, Caller},
     blob::ByteRange,
-    engine::{Crc64, Upload, Uploads},
+    engine::{Clock as _, Crc64, SystemClock, Upload, Uploads},
     error::{Error, ErrorKind, Result},
     upload::{Blob, DerivedName, Digest, State, UploadId},
 };
@@ -51,6 +52,7 @@ pub(super) struct Content {
     pub(super) size: u64,
     /// A strong validator, in its quotes.
     pub(super) etag: String,
+    pub(super) modified: Option<Modified>,
     pub(super) media_type: String,
     pub(super) disposition: String,
     pub(super) cache_control: HeaderValue,
@@ -65,9 +67,11 @@ impl Content {
         let size = finished_size(upload)?;
         let promised = upload.record().checksum.clone();
         let digests = [upload.digest(), promised, upload.checksum()];
+        let now = SystemClock::new().now();
         Ok(Self {
             size,
             etag: etag(upload, size),
+            modified: upload.published_at().and_then(|at| Modified::at(at, now)),
             media_type: media_type(upload),
             disposition: disposition("attachment", upload.file_name().as_str()),
             cache_control: HeaderValue::from_static("private, no-cache"),
@@ -95,6 +99,7 @@ impl Content {
         Ok(Self {
             size,
             etag,
+            modified: None,
             media_type: media_type_by_name(file_name)
                 .unwrap_or("application/octet-stream")
                 .to_owned(),
@@ -107,7 +112,7 @@ impl Content {
 
     /// Answers GET and HEAD: with the whole, one range, or several as `multipart/byteranges`.
     pub(super) async fn answer(self, parts: &Parts) -> Result<Response<UploadBody>> {
-        match Precondition::of(&parts.headers, &self.etag) {
+        match Precondition::of(&parts.headers, &self.etag, self.modified) {
             Precondition::Failed => return Ok(self.nothing(StatusCode::PRECONDITION_FAILED)),
             Precondition::NotModified => return Ok(self.nothing(StatusCode::NOT_MODIFIED)),
             Precondition::Holds => {}
@@ -117,7 +122,7 @@ impl Content {
             let body = UploadBody::sized(stream::empty(), self.size);
             return Ok(self.content(parts, StatusCode::OK, body, self.size));
         }
-        match asked(&parts.headers, &self.etag, self.size) {
+        match asked(&parts.headers, &self.etag, self.modified, self.size) {
             Asked::Whole => {
                 let bytes = self.source.open_now(ByteRange::new(0, Some(self.size))).await?;
                 let body = UploadBody::sized(bytes, self.size);
@@ -172,6 +177,12 @@ impl Content {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         set(headers, header::ETAG, &self.etag);
+        // A cache needs one validator to find what it has (RFC 9110 section 15.4.5).
+        if status != StatusCode::NOT_MODIFIED
+            && let Some(modified) = self.modified.and_then(Modified::header)
+        {
+            headers.insert(header::LAST_MODIFIED, modified);
+        }
         headers.insert(header::CACHE_CONTROL, self.cache_control.clone());
         for (name, value) in [
             (header::ACCEPT_RANGES, "bytes"),

@@ -2,8 +2,10 @@
 
 use http::{
     HeaderMap,
-    header::{self, IF_MATCH, IF_NONE_MATCH},
+    header::{self, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE},
 };
+
+use super::modified::{Date, Modified};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Precondition {
@@ -13,15 +15,25 @@ pub(super) enum Precondition {
 }
 
 impl Precondition {
-    /// `If-Match`, then `If-None-Match`: RFC 9110 section 13.2.2. What goes by a modification date is ignored.
-    pub(super) fn of(headers: &HeaderMap, etag: &str) -> Self {
-        if headers.contains_key(IF_MATCH) && !names(headers, &IF_MATCH, |tag| tag == etag) {
-            return Self::Failed;
+    /// `If-Match`, or without it `If-Unmodified-Since`; then `If-None-Match`, or without it `If-Modified-Since`: RFC 9110
+    /// section 13.2.2, for GET and HEAD. What goes by a date is ignored where that is none, and for content without one.
+    pub(super) fn of(headers: &HeaderMap, etag: &str, modified: Option<Modified>) -> Self {
+        let unchanged_since = |name| Some(modified?.is_by(Date::of(headers, name)?));
+        let stands = if headers.contains_key(IF_MATCH) {
+            names(headers, &IF_MATCH, |tag| tag == etag)
+        } else {
+            unchanged_since(&IF_UNMODIFIED_SINCE).unwrap_or(true)
+        };
+        let is_known = if headers.contains_key(IF_NONE_MATCH) {
+            names(headers, &IF_NONE_MATCH, |tag| tag.trim_start_matches("W/") == etag)
+        } else {
+            unchanged_since(&IF_MODIFIED_SINCE).unwrap_or(false)
+        };
+        match (stands, is_known) {
+            (false, _) => Self::Failed,
+            (true, true) => Self::NotModified,
+            (true, false) => Self::Holds,
         }
-        if names(headers, &IF_NONE_MATCH, |tag| tag.trim_start_matches("W/") == etag) {
-            return Self::NotModified;
-        }
-        Self::Holds
     }
 }
 
@@ -63,6 +75,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::upload::Timestamp;
 
     #[test]
     fn entity_tags_are_read_one_by_one() {
@@ -83,8 +96,15 @@ mod tests {
     }
 
     #[test]
+    #[rustfmt::skip]
     fn preconditions_are_weighed_in_their_order() {
         use Precondition::{Failed, Holds, NotModified};
+        const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+        const AT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+        const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+        const OBSOLETE: &str = "Sunday, 06-Nov-94 08:49:37 GMT";
+        const WRONG: &str = "Monday, 06-Nov-94 08:49:37 GMT";
+        let [published, now] = [784_111_777_900, 784_111_778_000].map(Timestamp::from_millis);
         for (headers, expected) in [
             (&[][..], Holds),
             (&[("if-match", "\"x\"")], Holds),
@@ -99,15 +119,43 @@ mod tests {
             (&[("if-none-match", "*")], NotModified),
             (&[("if-none-match", "x")], Holds),
             (&[("if-match", "\"a\""), ("if-none-match", "\"x\"")], Failed),
-            (&[("if-modified-since", "Fri, 31 Dec 9999 23:59:59 GMT")], Holds),
-            (&[("if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT")], Holds),
             (&[("if-match", "\"x\""), ("if-none-match", "\"x\"")], NotModified),
+            (&[("if-modified-since", BEFORE)], Holds),
+            (&[("if-modified-since", AT)], NotModified),
+            (&[("if-modified-since", AFTER)], NotModified),
+            (&[("if-modified-since", OBSOLETE)], NotModified),
+            (&[("if-modified-since", WRONG)], Holds),
+            (&[("if-modified-since", AT), ("if-modified-since", AT)], Holds),
+            (&[("if-unmodified-since", BEFORE)], Failed),
+            (&[("if-unmodified-since", AT)], Holds),
+            (&[("if-unmodified-since", AFTER)], Holds),
+            (&[("if-unmodified-since", WRONG)], Holds),
+            (&[("if-unmodified-since", BEFORE), ("if-unmodified-since", BEFORE)], Holds),
+            // A date says nothing beside an entity tag.
+            (&[("if-none-match", "\"a\""), ("if-modified-since", AFTER)], Holds),
+            (&[("if-none-match", "x"), ("if-modified-since", AFTER)], Holds),
+            (&[("if-none-match", "\"x\""), ("if-modified-since", BEFORE)], NotModified),
+            (&[("if-match", "\"x\""), ("if-unmodified-since", BEFORE)], Holds),
+            (&[("if-match", "\"a\""), ("if-unmodified-since", AFTER)], Failed),
+            // Those that refuse come first.
+            (&[("if-unmodified-since", BEFORE), ("if-modified-since", AFTER)], Failed),
+            (&[("if-unmodified-since", BEFORE), ("if-none-match", "\"x\"")], Failed),
+            (&[("if-match", "\"x\""), ("if-modified-since", AT)], NotModified),
+            (&[("if-unmodified-since", AT), ("if-modified-since", AT)], NotModified),
         ] {
-            let map = headers.iter().map(|(name, value)| {
-                let name: header::HeaderName = name.parse().unwrap();
-                (name, HeaderValue::from_static(value))
-            });
-            assert_eq!(Precondition::of(&map.collect(), "\"x\""), expected, "{headers:?}");
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(header::HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            assert_eq!(Precondition::of(&map, "\"x\"", Modified::at(published, now)), expected, "{headers:?}");
+            // Without a date of its own, content ignores all dates.
+            map.remove(IF_MODIFIED_SINCE);
+            map.remove(IF_UNMODIFIED_SINCE);
+            let expected = Precondition::of(&map, "\"x\"", None);
+            for (name, value) in headers {
+                map.append(header::HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            assert_eq!(Precondition::of(&map, "\"x\"", None), expected, "{headers:?}");
         }
     }
 }

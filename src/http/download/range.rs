@@ -5,6 +5,7 @@ use http::{
     header::{IF_RANGE, RANGE},
 };
 
+use super::modified::{Date, Modified};
 use crate::http::number::digits;
 
 /// The most ranges that one request gets; who asks for more gets the whole, as RFC 9110 section 14.2 allows.
@@ -23,10 +24,11 @@ pub(in crate::http) enum Asked {
     Unsatisfiable,
 }
 
-/// `Range`, unless `If-Range` speaks of other content. A date there never does: there is no modification date to compare
-/// it with (RFC 9110 section 13.1.5).
-pub(super) fn asked(headers: &HeaderMap, etag: &str, size: u64) -> Asked {
-    let holds = |value: &HeaderValue| value.as_bytes() == etag.as_bytes();
+/// `Range`, unless `If-Range` speaks of other content: by its entity tag, or by a date that is exactly its own and a strong
+/// validator (RFC 9110 section 13.1.5).
+pub(super) fn asked(headers: &HeaderMap, etag: &str, modified: Option<Modified>, size: u64) -> Asked {
+    let is_of = |date| modified.is_some_and(|modified| modified.is_exactly(date));
+    let holds = |value: &HeaderValue| value.as_bytes() == etag.as_bytes() || Date::parse(value).is_some_and(is_of);
     if !headers.get(IF_RANGE).is_none_or(holds) {
         return Asked::Whole;
     }
@@ -104,6 +106,36 @@ fn add(ranges: &mut Vec<(u64, u64)>, mut new: (u64, u64)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upload::Timestamp;
+
+    #[test]
+    fn a_range_is_of_the_content_that_the_client_has() {
+        let at = |published, now| Modified::at(Timestamp::from_millis(published), Timestamp::from_millis(now));
+        let (settled, fresh) = (
+            at(784_111_777_900, 784_111_778_000),
+            at(784_111_777_000, 784_111_777_900),
+        );
+        let (range, whole) = (Asked::Range(2, 5), Asked::Whole);
+        for (condition, modified, expected) in [
+            ("\"x\"", None, &range),
+            ("\"x\"", settled, &range),
+            ("W/\"x\"", settled, &whole),
+            ("\"a\"", settled, &whole),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", settled, &range),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", settled, &range),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", settled, &whole),
+            ("Sun, 06 Nov 1994 08:49:38 GMT", settled, &whole),
+            ("Mon, 06 Nov 1994 08:49:37 GMT", settled, &whole),
+            // Whether something else had that date, too, is known when its second is over.
+            ("Sun, 06 Nov 1994 08:49:37 GMT", fresh, &whole),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", None, &whole),
+        ] {
+            let headers = [(RANGE, "bytes=2-4"), (IF_RANGE, condition)];
+            let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+            let asked = asked(&HeaderMap::from_iter(headers), "\"x\"", modified, 10);
+            assert_eq!(&asked, expected, "{condition} {modified:?}");
+        }
+    }
 
     #[test]
     fn one_range_is_cut_out() {

@@ -16,7 +16,7 @@ use crate::{
 const FORMAT: u32 = 1;
 
 /// Fields of a record that have a column of their own.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "id",
     "version",
     "state",
@@ -30,6 +30,7 @@ const COLUMNS: [&str; 15] = [
     "hash",
     "attempts",
     "created_at",
+    "published_at",
     "expires_at",
     "due_at",
 ];
@@ -61,6 +62,9 @@ pub(super) struct Row<R> {
     waits: bool,
     expire_after: Option<u64>,
     created_at: u64,
+    /// A database that was made before there was this column tells none.
+    #[serde(default)]
+    published_at: Option<u64>,
     expires_at: Option<u64>,
     due_at: Option<u64>,
     format: u32,
@@ -91,6 +95,7 @@ impl Row<String> {
             waits: !record.outbox.is_empty() || record.joins().is_some(),
             expire_after: record.expire_after.map(millis),
             created_at: time(record.created_at),
+            published_at: record.published_at.map(time),
             expires_at: record.expires_at.map(time),
             due_at: record.due_at.map(time),
             format: FORMAT,
@@ -141,6 +146,7 @@ impl Row<Value> {
             "epoch": self.epoch.cast_unsigned(),
             "attempts": self.attempts,
             "created_at": self.created_at,
+            "published_at": self.published_at.map(moment),
             "target": self.target,
             "expires_at": self.expires_at.map(moment),
             "due_at": self.due_at.map(moment),

@@ -28,6 +28,9 @@ $body$;
 CREATE FUNCTION {stamp_v1}(u {uploads}, moment bigint, wake text, wait bigint)
 RETURNS {uploads} LANGUAGE plpgsql IMMUTABLE AS $body$
 BEGIN
+  IF u.state = 'assembled' THEN
+    u.published_at := coalesce(u.published_at, moment);
+  END IF;
   CASE wake
     WHEN 'keep' THEN NULL;
     WHEN 'never' THEN u.due_at := NULL;
@@ -291,7 +294,8 @@ BEGIN
     version = u.version, revision = u.revision, parts = u.parts, bytes = u.bytes, state = u.state, owner = u.owner,
     target = u.target, file_name = u.file_name, named = u.named, key = u.key, key_held = u.key_held, size = u.size,
     chunk_size = u.chunk_size, epoch = u.epoch, hash_end = u.hash_end, hash_state = u.hash_state,
-    attempts = u.attempts, waits = u.waits, expire_after = u.expire_after, expires_at = u.expires_at,
+    attempts = u.attempts, waits = u.waits, expire_after = u.expire_after, published_at = u.published_at,
+    expires_at = u.expires_at,
     due_at = u.due_at, format = u.format, record = u.record
     WHERE t.sequence = old.sequence;
   IF u.owner = old.owner THEN

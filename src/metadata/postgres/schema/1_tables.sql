@@ -29,6 +29,7 @@ CREATE TABLE {uploads} (
   waits        boolean NOT NULL,
   expire_after bigint,
   created_at   bigint  NOT NULL,
+  published_at bigint,
   expires_at   bigint,
   due_at       bigint,
   format       integer NOT NULL,
@@ -76,6 +77,7 @@ COMMENT ON COLUMN {uploads}.hash_state IS 'The running hash, base64';
 COMMENT ON COLUMN {uploads}.attempts IS 'How often its assembly was tried';
 COMMENT ON COLUMN {uploads}.waits IS 'Whether events are untold or other uploads are joined to it: then activity does not move due_at';
 COMMENT ON COLUMN {uploads}.expire_after IS 'How long it lives without activity, in milliseconds';
+COMMENT ON COLUMN {uploads}.published_at IS 'When its blob was published';
 COMMENT ON COLUMN {uploads}.due_at IS 'When the driver looks at it next';
 COMMENT ON COLUMN {uploads}.format IS 'Format of the column "record"';
 COMMENT ON COLUMN {uploads}.record IS 'What no statement checks: the rest of the record';
@@ -87,6 +89,7 @@ COMMENT ON TABLE {usage} IS 'Unfinished uploads and the bytes they reserve, by o
 CREATE VIEW {overview} AS
 SELECT id, state, owner, target, file_name, key, parts, bytes, size, revision,
   to_timestamp(created_at / 1000.0) AS created,
+  to_timestamp(published_at / 1000.0) AS published,
   to_timestamp(CASE WHEN expires_at < 253402300800000 THEN expires_at / 1000.0 WHEN expires_at IS NOT NULL THEN 'Infinity'::float8 END) AS expires,
   to_timestamp(CASE WHEN due_at < 253402300800000 THEN due_at / 1000.0 WHEN due_at IS NOT NULL THEN 'Infinity'::float8 END) AS due
 FROM {uploads};
