@@ -183,6 +183,78 @@ async fn one_that_fails_holds_up_no_other_and_ends_as_a_dead_letter() {
     assert_eq!(uploads.dead_letters().await.unwrap().len(), 1);
 }
 
+/// Fails so often, and says when to come again; then hears it. Notes when it was told.
+struct Busy {
+    wait: Duration,
+    times: u32,
+    since: tokio::time::Instant,
+    told: Arc<Mutex<Vec<(EventKind, u64)>>>,
+}
+
+#[async_trait]
+impl AsyncSay for Busy {
+    async fn say(&self, event: &Event, telling: &Telling) -> tower_upload::Result<()> {
+        let at = self.since.elapsed().as_secs();
+        if event.hook.is_none() {
+            self.told.lock().unwrap().push((event.kind(), at));
+        }
+        if event.kind() == EventKind::Created && telling.attempts() < self.times {
+            return Err(Error::unavailable("busy").with_retry_after(self.wait));
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_says_when_to_come_again_is_left_alone_until_then() {
+    use EventKind::{Assembled, Created};
+    for (seconds, times, expected) in [
+        (300, 1, [(Created, 0), (Created, 300), (Assembled, 300)].as_slice()),
+        (
+            300,
+            2,
+            &[(Created, 0), (Created, 300), (Created, 600), (Assembled, 600)],
+        ),
+        // The back-off is never shortened: a second, two, four.
+        (
+            2,
+            3,
+            &[(Created, 0), (Created, 2), (Created, 4), (Created, 8), (Assembled, 8)],
+        ),
+        // An hour at most.
+        (u64::MAX, 1, &[(Created, 0), (Created, 3600), (Assembled, 3600)]),
+    ] {
+        let told = Arc::default();
+        let busy = Busy {
+            wait: Duration::from_secs(seconds),
+            times,
+            since: tokio::time::Instant::now(),
+            told: Arc::clone(&told),
+        };
+        let (busy, _) = hook("busy", false, busy);
+        let (other, other_told) = hook("other", false, Well);
+        let (fails, fails_told) = hook("fails", false, Fails(Some(ErrorKind::Unavailable)));
+        let builder = builder().hook(busy).hook(other).hook(fails).hook_attempts(4);
+        let uploads = builder.build().await.unwrap();
+        let up = uploads.create(&alice(), NewUpload::new("a").size(0)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // A new event does not bring it back, and holds up no other.
+        uploads.assemble(&alice(), up.id(), None).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(heard(&other_told), ["created", "assembled"]);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(fails_told.lock().unwrap().len(), 8, "one that fails is told as ever");
+        tokio::time::sleep(Duration::from_secs(7200)).await;
+        let told: Vec<(EventKind, u64)> = told.lock().unwrap().clone();
+        let near = |(a, b): (&(EventKind, u64), &(EventKind, u64))| a.0 == b.0 && a.1 >= b.1 && a.1 <= b.1 + 5;
+        assert!(
+            told.len() == expected.len() && told.iter().zip(expected).all(near),
+            "{seconds} s: {told:?}"
+        );
+        assert!(look(&uploads, up.id()).await.record().outbox.is_empty());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_for_good_is_told_once() {
     let (refuses, told) = hook("refuses", false, Fails(Some(ErrorKind::Invalid)));

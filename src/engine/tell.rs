@@ -1,5 +1,7 @@
 //! Telling the hooks: what waits in a record's outbox, to each its own, in order, until it is heard or given up.
 
+mod hold;
+
 use std::{
     collections::BTreeSet,
     fmt,
@@ -12,6 +14,7 @@ use futures_util::{FutureExt as _, future::join_all};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use self::hold::StoreTime;
 use super::{CONTENTION, Uploads, assemble::backoff, contended, live::Spot, tasks::shutting_down};
 use crate::{
     blob::BlobStore,
@@ -142,13 +145,14 @@ impl Uploads {
     /// Tells each hook the events of one upload that it was not told yet.
     async fn tell(&self, id: UploadId) -> Result<()> {
         let _turn = self.inner.live.queue(Spot::Outbox(id)).await;
-        let Some(record) = self.to_tell(id).await? else {
+        let time = StoreTime::default();
+        let Some(record) = self.to_tell(id, &time).await? else {
             return Ok(());
         };
         let owed: BTreeSet<&String> = record.outbox.iter().flat_map(|outgoing| &outgoing.owed).collect();
         let hooks = self.inner.config.hooks.iter();
         let tellings: Vec<_> = hooks
-            .filter(|hook| owed.iter().any(|owed| *owed == hook.name()))
+            .filter(|hook| owed.iter().any(|owed| *owed == hook.name()) && !time.holds(&record, hook.name()))
             .map(|hook| {
                 let telling = Telling {
                     uploads: self.clone(),
@@ -163,7 +167,7 @@ impl Uploads {
         let telling = join_all(
             tellings
                 .iter()
-                .map(|(hook, telling)| self.tell_one(hook.as_ref(), telling)),
+                .map(|(hook, telling)| self.tell_one(hook.as_ref(), telling, &time)),
         );
         let told = tokio::select! {
             biased;
@@ -171,12 +175,13 @@ impl Uploads {
             () = self.keep_away(id, &tellings) => return Ok(()),
         };
         let result = told.into_iter().collect::<Result<()>>();
-        self.tell_later(id).await?;
+        self.tell_later(id, &time).await?;
         result
     }
 
-    /// The record, if anything waits in its outbox; of an older release's events it is noted whose they are.
-    async fn to_tell(&self, id: UploadId) -> Result<Option<Record>> {
+    /// The record, if anything waits in its outbox; of an older release's events it is noted whose they are. Where
+    /// a hook is left alone, asks what time it is.
+    async fn to_tell(&self, id: UploadId, time: &StoreTime) -> Result<Option<Record>> {
         for _ in 0..CONTENTION {
             let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
             let Some(record) = found
@@ -186,7 +191,13 @@ impl Uploads {
                 return Ok(None);
             };
             if record.outbox.iter().all(|outgoing| !outgoing.owed.is_empty()) {
-                return Ok(Some(record));
+                if record.deliveries.values().all(|delivery| delivery.not_before.is_none()) {
+                    return Ok(Some(record));
+                }
+                if let Some(record) = self.ask_time(&record, time).await? {
+                    return Ok(Some(record));
+                }
+                continue;
             }
             let mut next = record;
             for outgoing in next.outbox.iter_mut().filter(|outgoing| outgoing.owed.is_empty()) {
@@ -200,7 +211,7 @@ impl Uploads {
     }
 
     /// Tells one hook, until there is nothing more for it or it fails.
-    async fn tell_one(&self, hook: &dyn Hook, telling: &Telling) -> Result<()> {
+    async fn tell_one(&self, hook: &dyn Hook, telling: &Telling, time: &StoreTime) -> Result<()> {
         loop {
             let Some(record) = telling.record().await? else {
                 return Ok(());
@@ -232,7 +243,7 @@ impl Uploads {
             };
             observe::told(hook.name(), began, told.as_ref().copied());
             let failed = told.as_ref().err().map(ToString::to_string);
-            if !self.settle_event(hook, &event, told).await? {
+            if !self.settle_event(hook, &event, told, time).await? {
                 let reason = failed.unwrap_or_default();
                 return Err(Error::unavailable(format!("The hook {:?}: {reason}", hook.name())));
             }
@@ -253,8 +264,9 @@ impl Uploads {
     }
 
     /// Writes down what came of telling a hook an event; whether it is to be told the next one.
-    async fn settle_event(&self, hook: &dyn Hook, event: &Event, told: Result<()>) -> Result<bool> {
+    async fn settle_event(&self, hook: &dyn Hook, event: &Event, told: Result<()>, time: &StoreTime) -> Result<bool> {
         let name = hook.name();
+        let hold = told.as_ref().err().and_then(hold::asked);
         for _ in 0..CONTENTION {
             let found = self
                 .inner
@@ -263,6 +275,10 @@ impl Uploads {
                 .await?;
             let Some(snapshot) = found else { return Ok(true) };
             let mut next = snapshot.record;
+            if hold.is_some() && time.now().is_none() {
+                self.ask_time(&next, time).await?;
+                continue;
+            }
             let owes = |outgoing: &&mut crate::upload::Outgoing| {
                 outgoing.event.id == event.id && outgoing.owed.iter().any(|owed| owed == name)
             };
@@ -270,6 +286,7 @@ impl Uploads {
                 return Ok(true);
             };
             let mut delivery = next.deliveries.remove(name).unwrap_or_default();
+            delivery.not_before = None;
             let given_up = match &told {
                 Ok(()) => None,
                 Err(error) => {
@@ -280,6 +297,8 @@ impl Uploads {
                         ErrorKind::Invalid | ErrorKind::Forbidden | ErrorKind::Failed
                     );
                     if !is_final && delivery.attempts < self.inner.config.hook_attempts {
+                        let hold = hold.map(|hold| hold.max(backoff(delivery.attempts)));
+                        delivery.not_before = time.now().zip(hold).map(|(now, hold)| now.after(hold));
                         next.deliveries.insert(name.to_owned(), delivery);
                         if self.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some() {
                             return Ok(false);
@@ -382,7 +401,7 @@ impl Uploads {
     }
 
     /// What is left in the outbox is told later; what is owed to hooks that there are no more is given up some day.
-    async fn tell_later(&self, id: UploadId) -> Result<()> {
+    async fn tell_later(&self, id: UploadId, time: &StoreTime) -> Result<()> {
         for _ in 0..CONTENTION {
             let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
             let Some(mut next) = found
@@ -414,16 +433,14 @@ impl Uploads {
                 }
             }
             next.outbox.retain(|outgoing| !outgoing.owed.is_empty());
-            let attempts = next.deliveries.iter().filter(|(name, _)| names.contains(*name));
-            let attempts = attempts
-                .map(|(_, delivery)| delivery.attempts)
-                .filter(|attempts| *attempts > 0)
-                .min();
-            let wake = match attempts {
-                _ if next.outbox.is_empty() => self.told_wake(&next),
-                Some(attempts) => Wake::After(backoff(attempts)),
-                None => Wake::After(RETELL),
-            };
+            let owed: BTreeSet<&String> = next.outbox.iter().flat_map(|outgoing| &outgoing.owed).collect();
+            let waits = owed.iter().map(|name| match next.deliveries.get(*name) {
+                Some(delivery) if delivery.attempts > 0 => {
+                    backoff(delivery.attempts).max(self.hold_wait(&next, time.left(delivery)))
+                }
+                _ => RETELL,
+            });
+            let wake = waits.min().map_or_else(|| self.told_wake(&next), Wake::After);
             if let Some(changed) = self.update(&next, PartsEdit::Keep, wake).await? {
                 changed.dead_letters.iter().skip(letters).for_each(observe::dead_letter);
                 return Ok(());

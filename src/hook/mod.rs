@@ -99,7 +99,8 @@ pub trait Hook: Send + Sync + 'static {
     /// Told of `event`, at least once, in order for each upload, also after a crash. On an error it is told again
     /// later, with a growing delay, up to [so many times](crate::engine::Builder::hook_attempts); after one of kind
     /// [`Invalid`](crate::ErrorKind::Invalid), [`Forbidden`](crate::ErrorKind::Forbidden) or [`Failed`](crate::ErrorKind::Failed) not
-    /// again.
+    /// again. One that says [how long to wait](crate::Error::with_retry_after), beyond a second and up to an hour, is told no
+    /// event of this upload before that; it never shortens the delay.
     async fn on_event(&self, event: &Event, telling: &Telling) -> Result<()> {
         let _ = (event, telling);
         Ok(())

@@ -45,13 +45,7 @@ impl Cors {
     /// origin never matches, `null` neither: any sandboxed page has that.
     #[must_use]
     pub fn allow_origin(mut self, origin: &str) -> Self {
-        let origin = origin.trim_end_matches('/').to_ascii_lowercase();
-        let is_origin = origin
-            .split_once("://")
-            .is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
-        if let (true, Ok(origin)) = (is_origin, HeaderValue::from_str(&origin)) {
-            self.origins.push(origin);
-        }
+        self.origins.extend(self::origin(origin));
         self
     }
 
@@ -120,6 +114,12 @@ impl Cors {
         );
     }
 
+    /// Whether a page of `origin` may change something. Where every origin may, one that was not named never has cookies to
+    /// send: a request with some was made by a form, or by a script that could not read the answer.
+    pub(super) fn lets_in(&self, origin: &HeaderValue, headers: &HeaderMap) -> bool {
+        self.origins.contains(origin) || (self.any && !headers.contains_key(header::COOKIE))
+    }
+
     /// What `Access-Control-Allow-Origin` says to `origin`.
     fn allowed(&self, origin: &Origin) -> Option<HeaderValue> {
         let origin = origin.0.as_ref()?;
@@ -128,6 +128,16 @@ impl Cors {
         }
         self.any.then(|| HeaderValue::from_static("*"))
     }
+}
+
+/// `text` as browsers send an origin; `None` if it is none.
+pub(super) fn origin(text: &str) -> Option<HeaderValue> {
+    let origin = text.trim_end_matches('/').to_ascii_lowercase();
+    let (_, host) = origin.split_once("://")?;
+    if host.is_empty() || host.contains('/') {
+        return None;
+    }
+    HeaderValue::from_str(&origin).ok()
 }
 
 /// Where a request says that it comes from.

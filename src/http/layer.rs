@@ -83,6 +83,18 @@ impl<W> UploadLayer<W> {
         self.with(|service| service.cors(cors))
     }
 
+    /// See [`UploadService::allow_cross_site`].
+    #[must_use]
+    pub fn allow_cross_site(self, allow: bool) -> Self {
+        self.with(|service| service.allow_cross_site(allow))
+    }
+
+    /// See [`UploadService::trusted_origin`].
+    #[must_use]
+    pub fn trusted_origin(self, origin: &str) -> Self {
+        self.with(|service| service.trusted_origin(origin))
+    }
+
     fn with(self, change: impl FnOnce(UploadService<W>) -> UploadService<W>) -> Self {
         Self {
             service: change(self.service),

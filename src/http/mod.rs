@@ -62,7 +62,9 @@
 //! * Request bodies are never decompressed: a `Content-Encoding` is answered with 415. Keep decompression, body
 //!   limits and request timeouts of other layers away from upload routes. A body that comes slower than
 //!   [`minimum_rate`](UploadService::minimum_rate) is answered with 408.
-//! * No CORS header is ever sent unless [`cors`](UploadService::cors) says for whom.
+//! * No CORS header is ever sent unless [`cors`](UploadService::cors) says for whom. What pages of other sites have a browser
+//!   change, which goes out with its user's cookies and without asking if it looks like a form, is answered with 403: see
+//!   [`allow_cross_site`](UploadService::allow_cross_site).
 //! * HTTP/1 servers must hand on trailers for checksums at the end of a body; hyper does.
 //! * A panic is not caught here. It ends the request alone: whatever the request held is freed.
 //! * A tokio runtime with its timer is needed.
@@ -71,6 +73,7 @@ mod body;
 mod chunk_api;
 mod content_digest;
 mod cors;
+mod cross_site;
 mod dialect;
 mod door;
 mod download;

@@ -69,9 +69,30 @@ impl<W> UploadService<W> {
         self.set(|settings| settings.files = files)
     }
 
-    /// Lets pages of other origins upload from a browser. Without it no CORS header is ever sent.
+    /// Lets pages of other origins upload from a browser. Without it no CORS header is ever sent, and what such pages have a browser
+    /// send is [refused](Self::allow_cross_site).
     pub fn cors(self, cors: Cors) -> Self {
         self.set(|settings| settings.cors = Some(cors))
+    }
+
+    /// Whether pages of other sites may have a browser create, change and delete uploads. Off by default, since it sends its
+    /// user's cookies with what a foreign form or script asks for: such requests are answered with 403, and change nothing. To have
+    /// it on does no harm where callers are not known by cookies, HTTP authentication, certificates or addresses, all of which
+    /// a browser shows by itself.
+    ///
+    /// A page is of another site if `Sec-Fetch-Site` says so (`cross-site`, and `same-site` for that of a sibling host), or
+    /// where a browser does not send that (before 2023, or over plain HTTP) if `Origin` names another host than
+    /// `Host`, [`public_url`](Self::public_url) and, where they are [believed](Self::trust_forwarded), `Forwarded` and
+    /// `X-Forwarded-Host`: behind a proxy that sets another `Host` give one of the two. Origins that [`Cors`] names are allowed; if it allows every
+    /// origin, requests without cookies are. Clients that are no browsers, and GET, HEAD and OPTIONS, are not concerned.
+    pub fn allow_cross_site(self, allow: bool) -> Self {
+        self.set(|settings| settings.cross_site.allow = allow)
+    }
+
+    /// Lets pages of `origin`, as in `https://app.example.com`, have a browser create, change and delete uploads, and sends no
+    /// header of CORS: where middleware of the host does that. [`Cors`] allows the origins that it names anyway.
+    pub fn trusted_origin(self, origin: &str) -> Self {
+        self.set(|settings| settings.cross_site.trust(origin))
     }
 
     /// What goes before the mount in URLs, as in `https://media.example.com`. Without it, URLs are absolute paths, which

@@ -1,6 +1,6 @@
 use http::{HeaderMap, request::Parts, uri::Authority};
 
-use super::{body::MinimumRate, cors::Cors, resumable::Resumable, tus::Tus};
+use super::{body::MinimumRate, cors::Cors, cross_site::CrossSite, resumable::Resumable, tus::Tus};
 use crate::upload::UploadId;
 
 /// What the host said about how it is reached, and what it speaks.
@@ -15,6 +15,7 @@ pub(super) struct Settings {
     pub(super) tus: Option<Tus>,
     pub(super) resumable: Option<Resumable>,
     pub(super) cors: Option<Cors>,
+    pub(super) cross_site: CrossSite,
 }
 
 impl Default for Settings {
@@ -28,6 +29,7 @@ impl Default for Settings {
             tus: None,
             resumable: None,
             cors: None,
+            cross_site: CrossSite::default(),
         }
     }
 }
@@ -57,14 +59,24 @@ impl Settings {
         };
         format!("{}{}{path}", origin.unwrap_or_default(), self.mount)
     }
+
+    /// The hosts, each with its port if one is said, that a request may have been sent to: the public one, what a proxy says
+    /// if it is believed, and what the request says.
+    pub(super) fn hosts(&self, parts: &Parts) -> impl Iterator<Item = String> {
+        let public = self.public_url.as_deref().and_then(|url| url.split_once("://"));
+        let public = public.and_then(|(_, rest)| rest.split('/').next()).map(str::to_owned);
+        let forwarded = self.trust_forwarded.then(|| forwarded_host(&parts.headers)).flatten();
+        let authority = parts.uri.authority().map(|authority| authority.as_str().to_owned());
+        let host = first(&parts.headers, "host");
+        [public, forwarded, authority, host].into_iter().flatten()
+    }
 }
 
 /// Scheme and host as a proxy or the client names them; `None` if what they say is no host.
 fn forwarded_origin(parts: &Parts) -> Option<String> {
     let headers = &parts.headers;
     let uri = &parts.uri;
-    let host = forwarded(headers, "host")
-        .or_else(|| first(headers, "x-forwarded-host"))
+    let host = forwarded_host(headers)
         .or_else(|| Some(uri.authority()?.as_str().to_owned()))
         .or_else(|| first(headers, "host"))?;
     let scheme = forwarded(headers, "proto")
@@ -75,6 +87,10 @@ fn forwarded_origin(parts: &Parts) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     let is_host = host.len() <= 255 && host.bytes().all(plain) && host.parse::<Authority>().is_ok();
     (is_host && matches!(scheme.as_str(), "http" | "https")).then(|| format!("{scheme}://{host}"))
+}
+
+fn forwarded_host(headers: &HeaderMap) -> Option<String> {
+    forwarded(headers, "host").or_else(|| first(headers, "x-forwarded-host"))
 }
 
 /// The first value of a list header.

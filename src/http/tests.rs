@@ -62,7 +62,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    async fn of(response: Response<UploadBody>) -> Self {
+    pub(super) async fn of(response: Response<UploadBody>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
             status: parts.status.as_u16(),

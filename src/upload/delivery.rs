@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, EventId};
+use super::{Event, EventId, Timestamp};
 
 /// An event on its way to the hooks that wait for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Delivery {
     /// How often the event that it is told of now has failed.
     #[serde(default)]
     pub attempts: u32,
+    /// Until when it is left alone, because it asked for it when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     /// What it said the last time it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -690,7 +690,10 @@ async fn neither_cors_nor_method_override() {
                 (format!("POST /uploads/{id}/"), 405),
                 (format!("POST /uploads/{id}/chunks/0"), 405),
             ] {
+                let reply = house.ask(&ask, &[ANN, (name, method)], "0123").await;
+                assert_eq!(reply.status, status, "{ask} {name}: {method} {}", reply.text);
                 let reply = house.ask(&ask, &[ANN, origin[0], (name, method)], "0123").await;
+                let status = if status == 405 { 403 } else { status };
                 assert_eq!(reply.status, status, "{ask} {name}: {method} {}", reply.text);
             }
         }

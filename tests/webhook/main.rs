@@ -188,6 +188,72 @@ async fn one_that_is_gone_is_asked_once_and_any_other_again() {
     assert!(uploads.dead_letters().await.unwrap().is_empty());
 }
 
+/// Drives `uploads` again and again, `step` of the stores' time each, until `receiver` was told `count` events; how much time it took.
+async fn time_until(stores: &Stores, uploads: &Uploads, receiver: &Receiver, count: usize, step: u64) -> u64 {
+    let began = stores.clock.0.load(Ordering::SeqCst);
+    while receiver.heard().len() < count {
+        // What was told is written down before time goes on.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stores.clock.0.fetch_add(step, Ordering::SeqCst);
+        uploads.drive().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stores.clock.0.load(Ordering::SeqCst) - began
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_busy_says_when_to_come_again() {
+    let minute = 60_000;
+    let busy =
+        |code: u16, more: &str| Answer::Say(format!("HTTP/1.1 {code} X\r\n{more}\r\ncontent-length: 2\r\n\r\nhi"));
+    for (first, at_least, at_most) in [
+        (busy(429, "retry-after: 1200"), 20 * minute, 22 * minute),
+        (busy(503, "Retry-After: 1200"), 20 * minute, 22 * minute),
+        (busy(404, "retry-after: 1200"), 20 * minute, 22 * minute),
+        (busy(307, "retry-after: 1200"), 20 * minute, 22 * minute),
+        (
+            busy(
+                503,
+                "date: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 09:09:37 GMT",
+            ),
+            20 * minute,
+            22 * minute,
+        ),
+        // An hour at most, as before if it cannot be read, and never less than the back-off.
+        (
+            busy(503, "retry-after: 999999999999999999999"),
+            60 * minute,
+            62 * minute,
+        ),
+        (busy(503, "retry-after: tomorrow"), 0, 2 * minute),
+        (busy(503, "retry-after: -1200"), 0, 2 * minute),
+        (busy(503, "retry-after: 0"), 0, 2 * minute),
+    ] {
+        let receiver = Receiver::start([first.clone(), Answer::status(200)]).await;
+        let stores = Stores::new();
+        let uploads = stores.open(local(&receiver).build().unwrap()).await;
+        let id = create(&uploads, "a").await;
+        receiver.wait_for(1).await;
+        // What happens meanwhile is told in its turn, and after a restart the time is kept.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        uploads.abort(&Caller::new("alice"), id).await.unwrap();
+        uploads.shutdown(Duration::from_secs(30)).await;
+        let uploads = stores.open(local(&receiver).build().unwrap()).await;
+        let waited = time_until(&stores, &uploads, &receiver, 2, minute).await;
+        assert!((at_least..=at_most).contains(&waited), "{first:?}: {waited} ms");
+        let heard = receiver.wait_for(3).await;
+        let ids: Vec<_> = heard
+            .iter()
+            .map(|request| request.headers["webhook-id"].clone())
+            .collect();
+        assert_eq!(
+            ids,
+            [format!("{id}-0"), format!("{id}-0"), format!("{id}-1")],
+            "{first:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let inside = Receiver::start([Answer::status(200)]).await;

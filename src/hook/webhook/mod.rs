@@ -24,8 +24,12 @@
 //! | any other; none in time; no connection | told again later, with a growing delay, and in the end a dead letter |
 //!
 //! Other 4xx are tried again on purpose: they are what a receiver answers while its new release or its new secret is on the way.
-//! Redirects are not followed, bodies of answers not read, `Retry-After` not looked at. An event can come twice, and then has the
-//! same id; receivers keep the ids they have seen.
+//! Redirects are not followed, and bodies of answers not read. An event can come twice, and then has the same id; receivers keep the
+//! ids they have seen.
+//!
+//! A receiver that is busy answers 429 or 503 with `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3): it is then told no
+//! event of this upload before that, for an hour at most. The same goes for any other answer that is told again later.
+//! It never shortens the delay; a value that is neither is as good as none.
 //!
 //! # Where it goes
 //! A URL that a customer may choose must not reach into the network that the server stands in. So this resolves the name
@@ -35,17 +39,18 @@
 //! its own (NAT64 other than `64:ff9b::/96`) has to keep its translator from private addresses itself.
 
 mod address;
+mod retry_after;
 mod send;
 mod sign;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::{StatusCode, Uri};
+use http::Uri;
 use serde::Serialize;
 
-use self::send::Receiver;
 pub use self::sign::{Secret, TOLERANCE, verify};
+use self::{retry_after::retry_after, send::Receiver};
 use super::{Hook, Telling};
 use crate::{
     engine::{Clock as _, SystemClock},
@@ -104,27 +109,32 @@ impl Webhook {
         let signature = sign::header(&self.secrets, &id, timestamp, &body);
         let sent = self.receiver.post(&id, timestamp, &signature, body);
         let sent = tokio::time::timeout(self.timeout, sent).await;
-        let status = sent.unwrap_or_else(|_| {
+        let answer = sent.unwrap_or_else(|_| {
             let seconds = self.timeout.as_secs_f32();
             Err(Error::unavailable(format!(
                 "{} did not answer within {seconds} s",
                 self.receiver.host()
             )))
         });
-        observe::webhook(&self.name, status.as_ref().ok().map(StatusCode::as_u16));
-        let status = status?;
-        match status.as_u16() {
-            200..=299 => Ok(()),
-            410 => Err(Error::new(
-                ErrorKind::Failed,
-                format!("{} wants no more events: it answered 410", self.receiver.host()),
-            )),
-            code @ 300..=399 => Err(Error::unavailable(format!(
-                "{} answered {code}, and redirects are not followed: give the URL that it leads to",
-                self.receiver.host()
-            ))),
-            code => Err(Error::unavailable(format!("{} answered {code}", self.receiver.host()))),
-        }
+        observe::webhook(&self.name, answer.as_ref().ok().map(|answer| answer.status.as_u16()));
+        let answer = answer?;
+        let host = self.receiver.host();
+        let failed = match answer.status.as_u16() {
+            200..=299 => return Ok(()),
+            410 => {
+                let message = format!("{host} wants no more events: it answered 410");
+                return Err(Error::new(ErrorKind::Failed, message));
+            }
+            code @ 300..=399 => {
+                format!("{host} answered {code}, and redirects are not followed: give the URL that it leads to")
+            }
+            code => format!("{host} answered {code}"),
+        };
+        let error = Error::unavailable(failed);
+        Err(match retry_after(&answer.headers, SystemClock::new().now()) {
+            Some(wait) => error.with_retry_after(wait),
+            None => error,
+        })
     }
 }
 

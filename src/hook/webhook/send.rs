@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Uri, header, response::Parts};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -100,8 +100,8 @@ impl Receiver {
         &self.host
     }
 
-    /// The status of the answer, of which nothing but the head is read.
-    pub(super) async fn post(&self, id: &str, timestamp: u64, signature: &str, body: Vec<u8>) -> Result<StatusCode> {
+    /// The head of the answer, of which nothing else is read.
+    pub(super) async fn post(&self, id: &str, timestamp: u64, signature: &str, body: Vec<u8>) -> Result<Parts> {
         let request = Request::post(self.path.clone())
             .header(header::HOST, self.authority.clone())
             .header(header::CONTENT_TYPE, "application/json")
@@ -150,7 +150,7 @@ impl Receiver {
         Err(self.failed("could not be connected to", failed))
     }
 
-    async fn exchange<S>(&self, stream: S, request: Request<Full<bytes::Bytes>>) -> Result<StatusCode>
+    async fn exchange<S>(&self, stream: S, request: Request<Full<bytes::Bytes>>) -> Result<Parts>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -168,7 +168,7 @@ impl Receiver {
         };
         tokio::select! {
             biased;
-            answer = sender.send_request(request) => Ok(answer.map_err(broke)?.status()),
+            answer = sender.send_request(request) => Ok(answer.map_err(broke)?.into_parts().0),
             never = carried => match never {},
         }
     }

@@ -20,6 +20,7 @@ use self::{
 use super::{
     body::UploadBody,
     content_digest,
+    cross_site::refuse_cross_site,
     dialect::Exchange,
     door::{refuse_coding, refuse_length, refuse_nobody},
     download,
@@ -70,6 +71,7 @@ pub(super) async fn answer(exchange: Exchange) -> Response<UploadBody> {
 async fn dispatch(exchange: Exchange) -> Answer {
     let path = Path::parse(&exchange.path).ok_or(Fault::NoRoute)?;
     let route = Route::of(&path.segments())?;
+    refuse_cross_site(&exchange.settings, &exchange.parts)?;
     let method = match exchange.parts.method.clone() {
         Method::HEAD => Method::GET,
         method => method,

@@ -29,6 +29,7 @@ use self::{
 };
 use super::{
     body::{RequestBody, UploadBody},
+    cross_site::refuse_cross_site,
     dialect::Exchange,
     door::refuse_nobody,
     files::Place,
@@ -172,6 +173,7 @@ type Answer = Result<Reply, Fault>;
 
 impl Talk {
     async fn dispatch(&self, place: Place, body: RequestBody) -> Answer {
+        refuse_cross_site(&self.settings, &self.parts)?;
         let method = &self.parts.method;
         match place {
             Place::Nothing => Err(Error::new(ErrorKind::NotFound, "There is nothing at this path").into()),

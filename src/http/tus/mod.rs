@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, request::Parts};
 use self::render::Fault;
 use super::{
     body::UploadBody,
+    cross_site::refuse_cross_site,
     dialect::Exchange,
     door::{refuse_coding, refuse_length, refuse_nobody},
     download,
@@ -147,6 +148,7 @@ pub(super) async fn answer(exchange: Exchange, place: Place) -> Response<UploadB
 async fn dispatch(exchange: Exchange, place: Place) -> Answer {
     let parts = &exchange.parts;
     let method = parts.method.clone();
+    refuse_cross_site(&exchange.settings, parts)?;
     let tus = exchange.settings.tus.as_ref();
     if tus.is_some_and(|tus| tus.method_override) && parts.headers.contains_key(METHOD_OVERRIDE) {
         let message = "X-HTTP-Method-Override makes PATCH, DELETE or HEAD of a POST, and nothing else";
