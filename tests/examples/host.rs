@@ -81,6 +81,12 @@ pub(crate) async fn the_page_and_its_files(which: &'static str) {
             "text/javascript; charset=utf-8",
             "export class ChunkUploader",
         ),
+        (
+            "/status.js",
+            200,
+            "text/javascript; charset=utf-8",
+            "export async function* statuses",
+        ),
         ("/page.css", 200, "text/css; charset=utf-8", ":root"),
         ("/page.css?v=1", 200, "text/css; charset=utf-8", ":root"),
         ("/favicon.ico", 204, "", ""),
