@@ -76,16 +76,17 @@ impl Videos {
         catalogue: Catalogue,
         uploads: Uploads,
         mount: &str,
+        tickets: Tickets,
         streams: Option<UrlSigner>,
-    ) -> Result<Self, getrandom::Error> {
-        Ok(Self(Arc::new(Inner {
+    ) -> Self {
+        Self(Arc::new(Inner {
             catalogue,
             uploads,
-            tickets: Tickets::new()?,
+            tickets,
             mount: mount.to_owned(),
             streams,
             forms: Semaphore::new(FORMS),
-        })))
+        }))
     }
 
     /// Whether a path below the mount is the catalogue's.

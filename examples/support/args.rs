@@ -6,7 +6,8 @@ pub const HELP: &str = "\
 Takes large videos in pieces, and resumes.
 
 --listen ADDR        127.0.0.1:8080; port 0 takes a free one
---data DIR           ./upload-data: blobs, metadata.redb and the catalogue of videos lie in it
+--data DIR           ./upload-data: blobs, metadata.redb and the catalogue of videos lie in it; and signing.key, made once: addresses
+                     that were given out outlive a restart, and other servers know them if they have a copy of it
 --mount PATH         /api/streaming
 --public-url ORIGIN  what the URLs of uploads begin with, as in https://media.example.com; none: they begin with the mount
 --cors ORIGIN        pages of this origin may upload, repeatable

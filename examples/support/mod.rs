@@ -15,6 +15,7 @@ mod catalogue;
 mod content;
 mod create_video;
 pub mod envelope;
+mod keys;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod page;
@@ -38,6 +39,8 @@ use self::{
     auth::{Tokens, User},
     authorizer::VideoAuthorizer,
     catalogue::Catalogue,
+    keys::Keys,
+    ticket::Tickets,
 };
 pub use self::{args::Args, page::Page};
 
@@ -128,13 +131,19 @@ impl Host {
             (None, true) => "/".to_owned(),
             (None, false) => "/ (sign in with a token given by --token)".to_owned(),
         };
-        // A restart makes all addresses void; several servers would share a key.
-        let mut key = [0; UrlSigner::MIN_KEY];
-        getrandom::fill(&mut key)?;
-        let signer = UrlSigner::new(key)?;
+        let data = args.data.clone();
+        let keys = tokio::task::spawn_blocking(move || Keys::open(&data)).await??;
+        let signer = UrlSigner::new(keys.addresses)?;
+        let tickets = Tickets::new(keys.tickets);
         Ok(Self {
             media: uploads.files(User::caller as _).signed(signer.clone()),
-            videos: Videos::new(catalogue, uploads.clone(), &args.mount, args.hls.then_some(signer))?,
+            videos: Videos::new(
+                catalogue,
+                uploads.clone(),
+                &args.mount,
+                tickets,
+                args.hls.then_some(signer),
+            ),
             page: Page::new(&args.mount, args.anonymous),
             mount: args.mount.clone(),
             public_url: args.public_url.clone(),

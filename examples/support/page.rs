@@ -34,6 +34,11 @@ impl Page {
                 "text/javascript; charset=utf-8",
                 file(include_str!("web/uploader.js")),
             ),
+            "/status.js" => (
+                StatusCode::OK,
+                "text/javascript; charset=utf-8",
+                file(include_str!("web/status.js")),
+            ),
             "/page.css" => (
                 StatusCode::OK,
                 "text/css; charset=utf-8",

@@ -114,6 +114,13 @@ const server = {
     return found[0];
   },
 
+  /** The address of the stream. */
+  async hls(title) {
+    const { id } = await this.video(title);
+    const { body } = await this.api(`videos/${id}/ticket`, { method: 'POST' });
+    return new URL(body.data.hls, this.base);
+  },
+
   async ticket(id) {
     const { status, body } = await this.api(`videos/${id}/ticket`, { method: 'POST' });
     assert.ok(status === 200 || status === 201, `ticket answered ${status}`);
@@ -152,11 +159,13 @@ async function browse(profile, media = {}) {
   });
   context.setDefaultTimeout(20_000);
   const page = context.pages()[0] ?? (await context.newPage());
-  const seen = { begun: [], acknowledged: [], total: 0, strangers: [], errors: [] };
+  const seen = { begun: [], acknowledged: [], listened: [], asked: [], total: 0, strangers: [], errors: [] };
   const index = (request) => (request.method() === 'PUT' ? /\/chunks\/(\d+)$/.exec(new URL(request.url()).pathname)?.[1] : undefined);
   page.on('request', (request) => {
     if (!request.url().startsWith(`${server.base}/`) && !/^(data|blob|about):/.test(request.url())) seen.strangers.push(request.url());
     if (index(request) !== undefined) seen.begun.push(Number(index(request)));
+    if (request.method() === 'GET' && /\/uploads\/[^/]+\/events$/.test(new URL(request.url()).pathname)) seen.listened.push(request);
+    if (request.method() === 'GET' && /\/uploads\/[^/]+\/$/.test(new URL(request.url()).pathname)) seen.asked.push(request.url());
   });
   page.on('response', async (response) => {
     if (index(response.request()) !== undefined && response.status() === 200) seen.acknowledged.push(Number(index(response.request())));
@@ -556,9 +565,7 @@ async function smallThings(file, speed) {
 
 /** The names of the renditions that a master playlist lists. */
 async function renditions(title) {
-  const { id } = await server.video(title);
-  const { body } = await server.api(`videos/${id}/ticket`, { method: 'POST' });
-  const answer = await fetch(new URL(body.data.hls, server.base));
+  const answer = await fetch(await server.hls(title));
   if (answer.status === 404) return [];
   assert.equal(answer.status, 200);
   return (await answer.text()).split('\n').filter((line) => line && !line.startsWith('#')).map((line) => line.split('/')[0].split('-')[0]);
@@ -599,9 +606,21 @@ async function streamed(file, speed) {
     await check('a dropped file is uploaded, across a kill of the server', () => finished(page));
     await check('the page shows that the server is at work', () => page.waitForSelector('#processing', { state: 'visible' }));
     await until('the hook runs', async () => (await hook(title))?.state === 'running');
+    await check('the page is told how far the server is, and does not ask', async () => {
+      await until('something is told', async () => /\d %/.test(await text(page, '#processing-text')));
+      const { length } = seen.asked;
+      const said = await text(page, '#processing-text');
+      await until('more is told', async () => (await text(page, '#processing-text')) !== said);
+      assert.equal(seen.asked.length, length);
+      assert.equal((await seen.listened.at(-1).allHeaders()).authorization, `Bearer ${TOKEN}`);
+    });
+    const address = await server.hls(title);
+    const heard = seen.listened.length;
     await server.end('SIGKILL');
     await sleep(1000);
     await server.start();
+    await check('an address that was given out before the kill is known', async () => assert.ok([200, 404].includes((await fetch(address)).status)));
+    await check('the page listens again', () => until('it does', async () => seen.listened.length > heard));
     await check('after a kill while it is made the stream plays before it is whole', async () => {
       await page.waitForFunction(() => document.getElementById('player').dataset.kind === 'hls', null, { polling: 250, timeout: 5 * MINUTE });
       const still = await hook(title);
@@ -619,6 +638,29 @@ async function streamed(file, speed) {
       await page.waitForSelector('#processing', { state: 'hidden' });
     });
     await check('it still plays', () => assertPlays(page));
+    await check('nothing listens to what is finished', async () => {
+      const before = [seen.listened.length, seen.asked.length];
+      await sleep(4000);
+      assert.deepEqual([seen.listened.length, seen.asked.length], before);
+    });
+    await check('where no events come through the page asks, and the picture stands before a finished stream', async () => {
+      await page.emulateMedia({ reducedMotion: 'reduce' }); // nothing plays by itself
+      await page.route('**/events', (route) => route.abort());
+      await page.reload();
+      const { length } = seen.asked;
+      await page.click('#library-list button');
+      await page.waitForFunction(() => document.getElementById('player').dataset.kind === 'hls');
+      assert.ok(seen.asked.length > length, 'it did not ask');
+      const [width, height] = await page.$eval('#player', async ({ poster }) => {
+        const picture = Object.assign(new Image(), { src: poster });
+        await picture.decode();
+        return [picture.naturalWidth, picture.naturalHeight];
+      });
+      assert.ok(width > 0 && width * 9 === height * 16, `${width} × ${height}`);
+      await page.unroute('**/events');
+      await page.emulateMedia({ reducedMotion: 'no-preference' });
+      await assertPlays(page);
+    });
     await check('the original is byte-identical', () => assertSame(title, file));
     await check('nothing was asked of another server, no script failed', () => assert.deepEqual([seen.strangers, seen.errors], [[], []]));
   } finally {

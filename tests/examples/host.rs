@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{
     client::{Connection, head},
     server::{ALICE, BOB, NOBODY, Server, binary, file},
-    ticket::{LIFETIME, Tickets},
+    ticket::{KEY, LIFETIME, Tickets},
 };
 
 pub(crate) async fn secrets_stay_out_of_the_output(which: &'static str) {
@@ -80,6 +80,12 @@ pub(crate) async fn the_page_and_its_files(which: &'static str) {
             200,
             "text/javascript; charset=utf-8",
             "export class ChunkUploader",
+        ),
+        (
+            "/status.js",
+            200,
+            "text/javascript; charset=utf-8",
+            "export async function* statuses",
         ),
         ("/page.css", 200, "text/css; charset=utf-8", ":root"),
         ("/page.css?v=1", 200, "text/css; charset=utf-8", ":root"),
@@ -354,12 +360,12 @@ async fn too_many_requests_are_told_to_wait() {
 
 #[test]
 fn a_ticket_ends_after_ten_minutes() {
-    let tickets = Tickets::new().unwrap();
+    let tickets = Tickets::new([1; KEY]);
     let now = SystemTime::now();
     let ticket = tickets.issue(7, "alice", now);
     assert!(tickets.is_valid(&ticket, 7, "alice", now));
     assert!(tickets.is_valid(&ticket, 7, "alice", now + LIFETIME - Duration::from_secs(1)));
     assert!(!tickets.is_valid(&ticket, 7, "alice", now + LIFETIME));
     assert!(!tickets.is_valid(&ticket, 7, "bob", now));
-    assert!(!Tickets::new().unwrap().is_valid(&ticket, 7, "alice", now));
+    assert!(!Tickets::new([2; KEY]).is_valid(&ticket, 7, "alice", now));
 }

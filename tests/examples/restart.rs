@@ -1,6 +1,6 @@
 //! What is left after kill -9 and after SIGTERM.
 
-use std::{io::Write as _, time::Duration};
+use std::{io::Write as _, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -62,6 +62,17 @@ pub(crate) async fn killed_in_the_middle(which: &'static str) {
     );
     let url = server.ticket(video).await;
     assert_eq!(server.get(&url, "").await.body, whole);
+    // An address lives as long as the key, which nobody else may read.
+    let key = server.data.path().join("signing.key");
+    let mode = std::fs::metadata(&key).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    server.kill();
+    server.restart();
+    assert_eq!(server.get(&url, "").await.body, whole);
+    server.kill();
+    std::fs::remove_file(key).unwrap();
+    server.restart();
+    assert_eq!(server.get(&url, "").await.status, 403);
     assert_eq!(server.video("Next").await, video + 1);
 }
 

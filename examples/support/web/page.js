@@ -1,4 +1,5 @@
 /** The page around {@link ChunkUploader}: sign in, choose a file, watch it go, watch the video. */
+import { statuses } from './status.js';
 import { callApi, Chunk, ChunkUploader } from './uploader.js';
 
 const $ = (id) => document.getElementById(id);
@@ -13,7 +14,8 @@ let upload = null;
 /** The unfinished upload for which a file is being chosen, or null. */
 let expected = null;
 
-const api = (path, options) => callApi(`${mount}/${path}`, { headers: token ? { Authorization: `Bearer ${token}` } : {}, ...options });
+const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
+const api = (path, options) => callApi(`${mount}/${path}`, { headers: headers(), ...options });
 
 // ---- words
 
@@ -130,9 +132,7 @@ $('sign-out').addEventListener('click', () => {
   keepToken(false);
   complain(null);
   document.title = 'Videos';
-  playing = { id: null, renewed: 0, on: false, hls: '' };
-  $('player').removeAttribute('src');
-  $('player').load();
+  turnTo(null);
   $('library-list').replaceChildren();
   $('unfinished-list').replaceChildren();
   swap([$('choose')], [$('transfer'), $('upload'), $('library'), $('watch'), $('sign-out')]);
@@ -394,7 +394,16 @@ async function sources(id) {
 /** Safari plays HLS, and so do Chrome and Chromium since 142; for Firefox a site would add a library like hls.js. */
 const playsHls = () => $('player').canPlayType('application/vnd.apple.mpegurl') !== '';
 
-let playing = { id: null, renewed: 0, on: false, hls: '' };
+let playing = { over: new AbortController() };
+
+/** Leaves what is on the screen for another video, or for none. */
+function turnTo(id) {
+  playing.over.abort();
+  playing = { id, renewed: 0, on: false, hls: '', over: new AbortController() };
+  const player = $('player');
+  for (const name of ['src', 'poster']) player.removeAttribute(name);
+  player.load();
+}
 
 function play(source, kind) {
   const player = $('player');
@@ -415,12 +424,19 @@ function showProcessing(hook) {
   $('processing-text').textContent = progress ? `The server makes versions for slow and fast connections: ${progress} %${time}.` : 'The server makes versions for slow and fast connections.';
 }
 
+/** The picture that was made with the stream; of sound there is none. */
+async function showPoster(stream, current) {
+  const { href } = new URL('poster.jpg', stream);
+  const { ok } = await fetch(href, { method: 'HEAD' }).catch(() => ({}));
+  if (ok && current()) $('player').poster = href;
+}
+
 /** Plays the stream as soon as its first version is there, and shows how the others come along. */
 async function follow(id, { file, hls, uploadId }) {
   let stream = hls;
-  const current = () => playing.id === id;
-  for (let wait = 500; current(); wait = Math.min(wait * 1.2, 3000)) {
-    const status = await api(`uploads/${uploadId}/`).catch(() => ({ hooks: [] })); // asked again
+  const { signal } = playing.over;
+  const current = () => !signal.aborted;
+  for await (const status of statuses(`${mount}/uploads/${uploadId}/`, headers, signal)) {
     const hook = status.hooks?.find(({ name }) => name === 'hls');
     if (!current()) return;
     showProcessing(hook?.state === 'running' || !playing.hls ? hook ?? {} : null);
@@ -429,27 +445,30 @@ async function follow(id, { file, hls, uploadId }) {
       if (!current()) return;
       if (ok) {
         playing.hls = stream;
+        if (hook?.state === 'finished') await showPoster(stream, current);
+        if (!current()) return;
         await play(stream, 'hls');
-      } else if (answered === 403) { // it has expired, or the server was started anew
+      } else if (answered === 403) { // it has expired
         stream = (await sources(id).catch(() => null))?.hls ?? stream;
       }
     }
-    if (hook?.state === 'finished' && playing.hls) return showProcessing(null);
+    if (hook?.state === 'finished' && playing.hls) {
+      showProcessing(null);
+      if (!$('player').poster) await showPoster(stream, current);
+      return;
+    }
     if (hook?.state === 'failed') {
       showProcessing(null);
       if (!playing.hls) await play(file, 'file');
       throw new Error(`The server could not make a stream of this video, so you see the file as it is. (${hook.error ?? 'It did not say why.'})`);
     }
-    await new Promise((resolve) => { setTimeout(resolve, wait); });
   }
+  if (current()) showProcessing(null); // it was deleted
 }
 
 async function watch(video) {
-  const player = $('player');
-  playing = { id: video.id, renewed: 0, on: false, hls: '' };
+  turnTo(video.id);
   $('watch-heading').textContent = video.title || `Video ${video.id}`;
-  player.removeAttribute('src');
-  player.load();
   showProcessing(null);
   swap([$('watch')], [], $('watch-heading'));
   $('watch').scrollIntoView({ block: 'nearest', behavior: calm.matches ? 'auto' : 'smooth' });
