@@ -1,21 +1,18 @@
 use std::{fmt, future::Future, marker::PhantomData, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    Inner, Uploads,
-    bounded::Bounded,
-    budget::{Budget, Spool},
-    live::Live,
+    Uploads,
+    budget::Spool,
+    config::Config,
     random::{Random, SystemRandom},
-    tasks::Tasks,
 };
 use crate::{
     access::{AllowAnonymous, Authorizer},
     blob::BlobStore,
-    error::{Error, Result},
+    error::Result,
     hook::{Hook, OnEvent},
-    metadata::{MetadataStore, Quota},
-    observe,
-    upload::{DerivedName, Event, EventKind, FileName, Key, Target, UploadId},
+    metadata::MetadataStore,
+    upload::Event,
 };
 
 /// Builder state: nobody said who may do what, so there is no `build` yet.
@@ -84,119 +81,6 @@ pub(super) enum Stores {
     Open(Arc<dyn BlobStore>, Arc<dyn MetadataStore>),
     #[cfg(all(feature = "disk", feature = "redb"))]
     Path(PathBuf),
-}
-
-#[derive(Clone)]
-pub(crate) struct Config {
-    pub(crate) max_size: u64,
-    pub(crate) max_chunk: u64,
-    pub(crate) max_chunks: u32,
-    pub(crate) expire_after: Option<Duration>,
-    pub(crate) retain: Duration,
-    pub(crate) retain_assembled: Option<Duration>,
-    pub(crate) quota: Quota,
-    pub(crate) budget: u64,
-    pub(crate) spool: Spool,
-    pub(crate) spool_bytes: u64,
-    pub(crate) checkpoint: u64,
-    /// The most bytes of a partial upload that are joined in one step.
-    pub(crate) join_step: u64,
-    pub(crate) batch: usize,
-    pub(crate) key_template: Arc<str>,
-    pub(crate) derived_prefix: Arc<str>,
-    pub(crate) verify: Verify,
-    pub(crate) hooks: Arc<[Arc<dyn Hook>]>,
-    pub(crate) hook_attempts: u32,
-    pub(crate) retain_dead_letters: Duration,
-    pub(crate) tick: Duration,
-    pub(crate) lease: Duration,
-    pub(crate) orphan_grace: Duration,
-    pub(crate) sweep_every: Duration,
-    pub(crate) store_timeout: Duration,
-    pub(crate) assembly_timeout: Duration,
-    pub(crate) driver: bool,
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("max_size", &self.max_size)
-            .field("max_chunk", &self.max_chunk)
-            .field("expire_after", &self.expire_after)
-            .field("quota", &self.quota)
-            .field("budget", &self.budget)
-            .field("verify", &self.verify)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Config {
-    /// The hooks that want to be told of such an event, which may speak of one of them.
-    pub(crate) fn hooks_for(&self, kind: EventKind, of: Option<&str>) -> Vec<String> {
-        let wanted = self.hooks.iter().filter(|hook| hook.wants(kind));
-        wanted
-            .map(|hook| hook.name().to_owned())
-            .filter(|name| Some(name.as_str()) != of)
-            .collect()
-    }
-
-    /// The folder of the files that hooks make of an upload.
-    pub(crate) fn derived(&self, id: UploadId, target: Option<&Target>) -> Result<Key> {
-        // An id may begin with a dash, a segment may not.
-        let (prefix, id) = (&self.derived_prefix, Key::segment(&id.to_string()));
-        match target {
-            Some(target) => Key::parse(&format!("{prefix}/{}/{id}", Key::segment(target.as_str()))),
-            None => Key::parse(&format!("{prefix}/{id}")),
-        }
-    }
-
-    /// The final key of a file by the template.
-    pub(crate) fn key(&self, id: UploadId, target: Option<&Target>, file_name: &FileName) -> Result<Key> {
-        let id = id.to_string();
-        let target = target.map_or(id.as_str(), Target::as_str);
-        let mut segments = Vec::new();
-        for segment in self.key_template.split('/') {
-            let filled = segment.replace("{target}", target).replace("{id}", &id);
-            segments.push(Key::segment(&filled.replace("{file_name}", file_name.as_str())));
-        }
-        Key::parse(&segments.join("/"))
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            max_size: 1 << 40,
-            max_chunk: 128 << 20,
-            max_chunks: 100_000,
-            expire_after: Some(Duration::from_secs(24 * 3600)),
-            retain: Duration::from_secs(24 * 3600),
-            retain_assembled: None,
-            quota: Quota {
-                uploads: Some(1_000),
-                bytes: None,
-            },
-            budget: 64 << 20,
-            spool: Spool::Files(None),
-            spool_bytes: 8 << 30,
-            checkpoint: 16 << 20,
-            join_step: 256 << 20,
-            batch: 512 << 10,
-            key_template: "videos/originals/{target}_{file_name}".into(),
-            derived_prefix: "videos/hls".into(),
-            verify: Verify::default(),
-            hooks: Arc::new([]),
-            hook_attempts: 20,
-            retain_dead_letters: Duration::from_secs(30 * 86_400),
-            tick: Duration::from_secs(1),
-            lease: Duration::from_secs(60),
-            orphan_grace: Duration::from_secs(15 * 60),
-            sweep_every: Duration::from_secs(3600),
-            store_timeout: Duration::from_secs(30),
-            assembly_timeout: Duration::from_secs(3600),
-            driver: true,
-        }
-    }
 }
 
 impl Uploads {
@@ -460,96 +344,5 @@ impl<A> Builder<A> {
     pub(crate) fn random(mut self, random: impl Random) -> Self {
         self.random = Arc::new(random);
         self
-    }
-}
-
-impl Builder<Ready> {
-    /// Opens the stores and starts the driver; must run within a Tokio runtime.
-    ///
-    /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) for settings that contradict each other or the store;
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if another process has the directory, naming it.
-    pub async fn build(self) -> Result<Uploads> {
-        let Self {
-            blobs,
-            authorizer,
-            #[cfg_attr(not(all(feature = "disk", feature = "redb")), allow(unused_mut))]
-            mut config,
-            random,
-            ..
-        } = self;
-        let authorizer = authorizer.ok_or_else(|| Error::internal("No authorizer"))?;
-        let (blobs, metadata) = match blobs {
-            Stores::Open(blobs, metadata) => (blobs, metadata),
-            #[cfg(all(feature = "disk", feature = "redb"))]
-            Stores::Path(directory) => {
-                let blobs: Arc<dyn BlobStore> = Arc::new(crate::blob::DiskBlobs::open(&directory).await?);
-                if let Spool::Files(beneath @ None) = &mut config.spool {
-                    *beneath = Some(directory.clone());
-                }
-                let metadata = crate::metadata::RedbMetadata::open(directory.join("metadata.redb")).await?;
-                (blobs, Arc::new(metadata) as Arc<dyn MetadataStore>)
-            }
-        };
-        let metadata = Arc::new(Bounded {
-            inner: metadata,
-            limit: config.store_timeout,
-        });
-        observe::describe();
-        let (blobs, metadata) = observe::measured(blobs, metadata);
-        let limits = blobs.limits();
-        if let (Some(idle), max) = (limits.max_idle, config.expire_after)
-            && max.is_none_or(|max| max > idle)
-        {
-            return Err(Error::invalid(
-                "expire_after",
-                format!(
-                    "The blob store drops unfinished uploads after {} s: let them expire sooner",
-                    idle.as_secs()
-                ),
-            ));
-        }
-        let sample = FileName::parse("sample")?;
-        config
-            .key(UploadId::from_bytes([0; 16]), None, &sample)
-            .map_err(|error| {
-                Error::invalid("key_template", "The key template makes no valid key").with_source(error)
-            })?;
-        let longest = Target::parse(&"x".repeat(Target::MAX_LEN))?;
-        let derived = config.derived(UploadId::from_bytes([0; 16]), Some(&longest))?;
-        if derived.as_str().len() + DerivedName::MAX_LEN >= Key::MAX_LEN {
-            return Err(Error::invalid(
-                "derived_prefix",
-                "The prefix of derived files is too long",
-            ));
-        }
-        let mut names: Vec<_> = config.hooks.iter().map(|hook| hook.name()).collect();
-        names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            let message = format!("Two hooks have the name {:?}: each needs its own", twice[0]);
-            return Err(Error::invalid("hook", message));
-        }
-        for hook in config.hooks.iter() {
-            hook.open().await?;
-        }
-        let incarnation = random.u64()?;
-        let inner = Arc::new(Inner {
-            budget: Budget::new(config.budget, config.spool_bytes, config.spool.clone()),
-            limits,
-            blobs,
-            metadata,
-            authorizer,
-            config,
-            random,
-            incarnation: incarnation.into(),
-            live: Arc::new(Live::default()),
-            tasks: Tasks::default(),
-            driver: std::sync::Mutex::new(None),
-        });
-        let uploads = Uploads { inner };
-        if uploads.inner.config.driver {
-            uploads.start_driver();
-        }
-        Ok(uploads)
     }
 }

@@ -5,10 +5,12 @@ mod assemble;
 mod audit;
 mod bounded;
 mod budget;
+mod build;
 mod builder;
 pub(crate) mod checksum;
 mod clock;
 mod concat;
+mod config;
 mod create;
 mod derived;
 mod driver;
@@ -50,7 +52,7 @@ pub use view::Upload;
 #[cfg(all(test, feature = "disk"))]
 pub(crate) use self::{budget::Spool, random::Random};
 
-use self::{builder::Config, live::Live, tasks::Tasks};
+use self::{config::Config, live::Live, tasks::Tasks};
 use crate::{
     access::{Action, Authorizer, Caller, Subject},
     blob::{BlobBody, BlobStore, ByteRange, Limits},

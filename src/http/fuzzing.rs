@@ -15,10 +15,11 @@ use http_body_util::StreamBody;
 use percent_encoding::percent_decode_str;
 
 use super::{
-    body::{MinimumRate, RequestBody},
+    body::RequestBody,
     chunk_api::fuzzing as chunk_api,
     content_digest as digests,
     download::{self, Asked},
+    pace::MinimumRate,
     path::{Path, Query},
     resumable::fuzzing as resumable,
     structured::{Value, dictionary, item},

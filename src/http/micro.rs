@@ -9,8 +9,9 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 
 use super::{
-    body::{MinimumRate, RequestBody},
+    body::RequestBody,
     chunk_api, content_digest as digests,
+    pace::MinimumRate,
     path::{Path, Query},
     structured,
 };

@@ -84,6 +84,7 @@ mod layer;
 #[cfg(feature = "benchmark")]
 pub(crate) mod micro;
 mod number;
+mod pace;
 mod path;
 mod problem;
 mod resumable;

@@ -15,10 +15,11 @@ use tower_service::Service;
 use tracing::Instrument as _;
 
 use super::{
-    body::{MinimumRate, RequestBody, UploadBody},
+    body::{RequestBody, UploadBody},
     cors::{Cors, Origin},
     dialect::{Dialect, Exchange},
     files::Place,
+    pace::MinimumRate,
     resumable::Resumable,
     settings::{Settings, absolute},
     tus::Tus,

@@ -1,6 +1,6 @@
 use http::{HeaderMap, request::Parts, uri::Authority};
 
-use super::{body::MinimumRate, cors::Cors, cross_site::CrossSite, resumable::Resumable, tus::Tus};
+use super::{cors::Cors, cross_site::CrossSite, pace::MinimumRate, resumable::Resumable, tus::Tus};
 use crate::upload::UploadId;
 
 /// What the host said about how it is reached, and what it speaks.

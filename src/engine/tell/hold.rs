@@ -8,8 +8,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::super::Uploads;
 use crate::{
+    engine::Uploads,
     error::{Error, Result},
     metadata::PartsEdit,
     upload::{Delivery, Record, State, Timestamp, Wake},

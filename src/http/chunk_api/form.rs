@@ -339,7 +339,7 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::http::body::MinimumRate;
+    use crate::http::pace::MinimumRate;
 
     fn headers(content_type: &str) -> HeaderMap {
         HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())])
