@@ -1,6 +1,6 @@
 //! Reads on the thread that asks for them, of what is in memory: most are over sooner than another thread has woken up.
 
-use std::{cell::Cell, fs::File};
+use std::cell::Cell;
 
 use crate::detour::Detour;
 
@@ -46,7 +46,7 @@ impl Near {
 
     /// Fills `out` from the page cache, if this thread is to read no further than that and all of it is there.
     #[cfg(target_os = "linux")]
-    pub(super) fn reads(&self, file: &File, offset: u64, out: &mut [u8]) -> bool {
+    pub(super) fn reads(&self, file: &std::fs::File, offset: u64, out: &mut [u8]) -> bool {
         use std::io::IoSliceMut;
 
         use rustix::io::{ReadWriteFlags, preadv2};
@@ -66,7 +66,7 @@ impl Near {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::io::Write as _;
+    use std::{fs::File, io::Write as _};
 
     use super::*;
 
