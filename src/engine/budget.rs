@@ -60,6 +60,11 @@ impl Budget {
         reserve(&self.pages, bytes)
     }
 
+    /// Whether more than half of the memory is reserved.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.pages.available_permits() < self.of.0 / 2
+    }
+
     /// The bytes that are reserved in memory and in temporary files.
     pub(crate) fn used(&self) -> (u64, u64) {
         let used = |pages: &Semaphore, of: usize| of.saturating_sub(pages.available_permits()) as u64 * PAGE;

@@ -133,7 +133,7 @@ impl Uploads {
             }
             _ if !record.outbox.is_empty() => {
                 self.events_pending(&record);
-                if !record.state.is_live() && record.staged && record.derived.is_some() {
+                if !record.state.is_live() && (record.staged || record.key_held) {
                     self.clean(&record).await?;
                 }
                 Ok(())

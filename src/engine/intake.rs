@@ -153,8 +153,10 @@ impl Intake {
             self.gathered.push(frame);
         }
         let may_gather = !self.budgeted || self.reservation.is_some();
-        self.is_full = may_gather && self.gathered_len >= inner.config.batch;
-        !may_gather || self.is_full
+        let is_due = !may_gather || self.gathered_len >= inner.config.batch;
+        // Where memory is scarce nothing stays behind that would keep its reservation.
+        self.is_full = is_due && may_gather && !inner.budget.is_scarce();
+        is_due
     }
 
     fn join_small(&mut self) {

@@ -8,7 +8,7 @@ mod telling;
 use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::join_all};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tracing::Instrument as _;
 
 pub use self::telling::Telling;
@@ -55,7 +55,7 @@ impl Uploads {
         let owed: BTreeSet<&String> = record.outbox.iter().flat_map(|outgoing| &outgoing.owed).collect();
         let hooks = self.inner.config.hooks.iter();
         let tellings: Vec<_> = hooks
-            .filter(|hook| owed.iter().any(|owed| *owed == hook.name()) && !time.holds(&record, hook.name()))
+            .filter(|hook| owed.iter().any(|owed| *owed == hook.name()))
             .map(|hook| {
                 let telling = Telling {
                     uploads: self.clone(),
@@ -67,11 +67,34 @@ impl Uploads {
                 (hook, telling)
             })
             .collect();
-        let telling = join_all(
-            tellings
-                .iter()
-                .map(|(hook, telling)| self.tell_one(hook.as_ref(), telling, &time)),
-        );
+        // One that is to be left alone is told beside others that take longer than its wait, and else another time.
+        let left = |hook: &Arc<dyn Hook>| {
+            record
+                .deliveries
+                .get(hook.name())
+                .map_or(Duration::ZERO, |delivery| time.left(delivery))
+        };
+        let at_once = tellings.iter().filter(|(hook, _)| left(hook).is_zero()).count();
+        let under_way = watch::Sender::new(at_once);
+        let telling = join_all(tellings.iter().map(async |(hook, telling)| {
+            let left = left(hook);
+            if left.is_zero() {
+                let told = self.tell_one(hook.as_ref(), telling, &time).await;
+                under_way.send_modify(|count| *count -= 1);
+                return told;
+            }
+            let mut under_way = under_way.subscribe();
+            let is_left_alone = tokio::select! {
+                biased;
+                _ = under_way.wait_for(|count| *count == 0) => true,
+                () = tokio::time::sleep(left) => false,
+            };
+            if is_left_alone {
+                Ok(())
+            } else {
+                self.tell_one(hook.as_ref(), telling, &time).await
+            }
+        }));
         let told = tokio::select! {
             biased;
             told = telling => told,

@@ -50,7 +50,8 @@ impl Cors {
     }
 
     /// Allows pages of every origin, without credentials: cookies and HTTP authentication of the browser are then never used,
-    /// whatever [`allow_credentials`](Self::allow_credentials) says.
+    /// whatever [`allow_credentials`](Self::allow_credentials) says. What browsers send with them all the same, for a form, is
+    /// refused; who is known by address or by a client's certificate alone is not protected from that.
     #[must_use]
     pub const fn allow_any_origin(mut self) -> Self {
         self.any = true;
@@ -114,10 +115,11 @@ impl Cors {
         );
     }
 
-    /// Whether a page of `origin` may change something. Where every origin may, one that was not named never has cookies to
-    /// send: a request with some was made by a form, or by a script that could not read the answer.
+    /// Whether a page of `origin` may change something. Where every origin may, one that was not named never has cookies, or a
+    /// password that the browser knows, to send: a request with some was made by a form, or by a script that could not read
+    /// the answer.
     pub(super) fn lets_in(&self, origin: &HeaderValue, headers: &HeaderMap) -> bool {
-        self.origins.contains(origin) || (self.any && !headers.contains_key(header::COOKIE))
+        self.origins.contains(origin) || (self.any && !headers.contains_key(header::COOKIE) && !is_of_browser(headers))
     }
 
     /// What `Access-Control-Allow-Origin` says to `origin`.
@@ -128,6 +130,16 @@ impl Cors {
         }
         self.any.then(|| HeaderValue::from_static("*"))
     }
+}
+
+/// Whether there is a password or the like that browsers keep and send by themselves (RFC 7235), unlike a token.
+fn is_of_browser(headers: &HeaderMap) -> bool {
+    headers.get_all(header::AUTHORIZATION).iter().any(|value| {
+        let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+        [&b"basic"[..], b"digest", b"negotiate", b"ntlm"]
+            .iter()
+            .any(|known| scheme.eq_ignore_ascii_case(known))
+    })
 }
 
 /// `text` as browsers send an origin; `None` if it is none.

@@ -17,10 +17,10 @@ export async function* statuses(url, headers, signal) {
   for (let wait = 500; !signal.aborted; wait = Math.min(wait * 1.2, 3000)) {
     try {
       if (asking === 0) {
-        for await (const status of events(`${url}events`, headers(), signal)) {
-          wait = 500;
-          yield status;
-        }
+        const began = Date.now();
+        for await (const status of events(`${url}events`, headers(), signal)) yield status;
+        // One that ends at once has nothing more to tell.
+        if (Date.now() - began > 5000) wait = 500;
       }
       asking = Math.max(0, asking - 1);
     } catch (error) {

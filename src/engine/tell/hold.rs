@@ -39,14 +39,12 @@ impl StoreTime {
     /// How long this delivery waits yet. One whose wait is over, and any while the clock was not asked, does not.
     pub(super) fn left(&self, delivery: &Delivery) -> Duration {
         match (delivery.not_before, self.now()) {
-            (Some(not_before), Some(now)) => not_before.since(now),
+            // More than was ever asked for: a clock was ahead when it was written.
+            (Some(not_before), Some(now)) => Some(not_before.since(now))
+                .filter(|left| *left <= 2 * LONGEST)
+                .unwrap_or_default(),
             _ => Duration::ZERO,
         }
-    }
-
-    pub(super) fn holds(&self, record: &Record, hook: &str) -> bool {
-        let delivery = record.deliveries.get(hook);
-        delivery.is_some_and(|delivery| !self.left(delivery).is_zero())
     }
 }
 
@@ -71,7 +69,7 @@ impl Uploads {
             State::Open => record.joins().is_some(),
             State::Assembling => true,
             State::Assembled => false,
-            _ => record.staged && record.derived.is_some(),
+            _ => record.staged || record.key_held,
         };
         if waits_for_more {
             left.min(self.inner.config.lease)

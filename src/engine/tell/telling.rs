@@ -42,7 +42,7 @@ impl Telling {
         *lock(&self.attempt)
     }
 
-    /// Says how far the hook is; shown in the upload's status if the hook [works](Hook::works).
+    /// Says how far the hook is; shown in the upload's status if the hook [works](crate::hook::Hook::works).
     pub fn progress(&self, progress: Progress) {
         *lock(&self.progress) = Some(progress);
     }
@@ -50,7 +50,7 @@ impl Telling {
     /// Keeps `value` with the upload, durably on return: where something lies that the hook made, say. An empty one is removed.
     ///
     /// # Errors
-    /// [`TooLarge`](ErrorKind::TooLarge) past 16 KiB in all; [`NotFound`](ErrorKind::NotFound) if the upload was forgotten; those of
+    /// [`TooLarge`](crate::ErrorKind::TooLarge) past 16 KiB in all; [`NotFound`](crate::ErrorKind::NotFound) if the upload was forgotten; those of
     /// the metadata store.
     pub async fn note(&self, key: &str, value: &str) -> Result<()> {
         for _ in 0..CONTENTION {

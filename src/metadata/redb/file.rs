@@ -311,6 +311,8 @@ impl Watched {
         let Some(file) = self.file.as_ref().filter(|_| len > now) else {
             return Ok(());
         };
+        // It is synced, with whoever begins to read kept waiting.
+        self.near.keep_away();
         match fallocate(file, FallocateFlags::empty(), now, len - now) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
             Err(error) => {

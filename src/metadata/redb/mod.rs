@@ -201,15 +201,11 @@ impl RedbMetadata {
     /// What a short read on this thread finds, if it may be done here and is short.
     #[allow(clippy::option_option, reason = "whether it was read, and whether there is one")]
     fn load_near(&self, by: Lookup<'_>, parts: PartRange) -> Result<Option<Option<Snapshot>>> {
-        let near = self.shared.place().near();
-        if !near.is_open() {
-            return Ok(None);
-        }
-        let Some(view) = self.shared.view_at_once()? else {
-            return Ok(None);
-        };
-        near.run(|| ops::load_few(&view, by, parts, near::FEW))
-            .map_err(read_error)
+        let loaded = self.shared.place().near().run(|| match self.shared.view_at_once()? {
+            Some(view) => ops::load_few(&view, by, parts, near::FEW).map_err(read_error),
+            None => Ok(None),
+        });
+        loaded.unwrap_or(Ok(None))
     }
 }
 

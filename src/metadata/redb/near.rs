@@ -1,6 +1,13 @@
 //! Reads on the thread that asks for them, of what is in memory: most are over sooner than another thread has woken up.
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use crate::detour::Detour;
 
@@ -11,37 +18,60 @@ thread_local! {
     static IS_NEAR: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether reads are done where they are asked for. One that needs the disk ends that for a while: at most one thread of a
-/// runtime waits for it, and others come by way of the pool.
+/// Whether reads are done where they are asked for, one at a time: a thread of the runtime that must wait for the disk after all
+/// is the only one that does, until it is over and for a while after it. The others come by way of the pool.
 #[derive(Debug)]
 pub(super) struct Near {
+    alone: Mutex<()>,
     detour: Detour,
+    /// The file system cannot say what is in memory.
+    never: AtomicBool,
 }
 
 impl Near {
     pub(super) fn new() -> Self {
-        Self { detour: Detour::new() }
+        Self {
+            alone: Mutex::default(),
+            detour: Detour::new(),
+            never: AtomicBool::new(false),
+        }
     }
 
     /// A runtime of one thread would do nothing else while a disk does not answer.
-    pub(super) fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         use tokio::runtime::{Handle, RuntimeFlavor};
         cfg!(target_os = "linux")
+            && !self.never.load(Ordering::Relaxed)
             && !self.detour.is_on()
-            && Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
+            && Handle::try_current().is_ok_and(|runtime| {
+                runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1
+            })
     }
 
-    /// Runs what reads here.
-    pub(super) fn run<T>(&self, read: impl FnOnce() -> T) -> T {
+    /// Runs what reads here, if that may be. One that panics, over a damaged file, is as one that was not run.
+    pub(super) fn run<T>(&self, read: impl FnOnce() -> T) -> Option<T> {
         struct Ended;
         impl Drop for Ended {
             fn drop(&mut self) {
                 IS_NEAR.set(false);
             }
         }
+        if !self.is_open() {
+            return None;
+        }
+        let _alone = match self.alone.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         IS_NEAR.set(true);
         let _ended = Ended;
-        read()
+        catch_unwind(AssertUnwindSafe(read)).ok()
+    }
+
+    /// Says that what reads may have to wait soon.
+    pub(super) fn keep_away(&self) {
+        self.detour.begin();
     }
 
     /// Fills `out` from the page cache, if this thread is to read no further than that and all of it is there.
@@ -49,12 +79,15 @@ impl Near {
     pub(super) fn reads(&self, file: &std::fs::File, offset: u64, out: &mut [u8]) -> bool {
         use std::io::IoSliceMut;
 
-        use rustix::io::{ReadWriteFlags, preadv2};
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
         if !IS_NEAR.get() {
             return false;
         }
         let wanted = out.len();
         let read = preadv2(file, &mut [IoSliceMut::new(out)], offset, ReadWriteFlags::NOWAIT);
+        if matches!(read, Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) {
+            self.never.store(true, Ordering::Relaxed);
+        }
         let is_there = read.is_ok_and(|read| read == wanted);
         if !is_there {
             self.detour.begin();
@@ -71,31 +104,45 @@ mod tests {
     use super::*;
 
     fn file() -> File {
-        // Not where temporary files lie, which may be a file system in memory that waits for nothing.
-        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         file
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_memory_has_is_read_here_and_what_it_has_not_ends_that() {
         let (near, file, mut out) = (Near::new(), file(), [0; 4]);
-        assert!(near.is_open());
         assert!(!near.reads(&file, 3, &mut out), "nobody asked for it to be read here");
-        assert!(near.run(|| near.reads(&file, 3, &mut out)));
+        let is_there = near.run(|| near.reads(&file, 3, &mut out));
+        if near.never.load(Ordering::Relaxed) {
+            println!("skipped: the file system of temporary files cannot say what is in memory");
+            assert_eq!(near.run(|| 1), None);
+            return;
+        }
+        assert_eq!(is_there, Some(true));
         assert_eq!(&out, b"3456");
-        assert!(near.is_open());
-        assert!(
-            !near.run(|| near.reads(&file, 8, &mut out)),
+        assert_eq!(near.run(|| near.run(|| 1)), Some(None), "one at a time");
+        assert_eq!(near.run(|| panic!("of a damaged page")), None::<()>);
+        assert_eq!(
+            near.run(|| near.reads(&file, 8, &mut out)),
+            Some(false),
             "only a part of it is there"
         );
-        assert!(!near.is_open());
+        assert_eq!(near.run(|| 1), None);
         tokio::time::sleep(Detour::TIME).await;
-        assert!(near.is_open());
+        assert_eq!(near.run(|| 1), Some(1));
+        assert!(!IS_NEAR.get());
+        near.keep_away();
+        assert_eq!(near.run(|| 1), None);
     }
 
     #[tokio::test]
     async fn a_runtime_of_one_thread_never_reads_itself() {
-        assert!(!Near::new().is_open());
+        assert_eq!(Near::new().run(|| 1), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn one_worker_is_one_thread() {
+        assert_eq!(Near::new().run(|| 1), None);
     }
 }
