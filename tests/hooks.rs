@@ -255,6 +255,39 @@ async fn one_that_says_when_to_come_again_is_left_alone_until_then() {
     }
 }
 
+struct Long;
+
+#[async_trait]
+impl AsyncSay for Long {
+    async fn say(&self, event: &Event, _: &Telling) -> tower_upload::Result<()> {
+        if event.kind() == EventKind::Assembled {
+            tokio::time::sleep(Duration::from_secs(3000)).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_left_alone_waits_for_no_other_that_takes_longer() {
+    use EventKind::{Assembled, Created};
+    let told = Arc::default();
+    let busy = Busy {
+        wait: Duration::from_secs(300),
+        times: 1,
+        since: tokio::time::Instant::now(),
+        told: Arc::clone(&told),
+    };
+    let (busy, _) = hook("busy", false, busy);
+    let (long, _) = hook("long", true, Long);
+    let uploads = builder().hook(busy).hook(long).build().await.unwrap();
+    let up = uploads.create(&alice(), NewUpload::new("a").size(0)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    uploads.assemble(&alice(), up.id(), None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(310)).await;
+    let told: Vec<EventKind> = told.lock().unwrap().iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(told, [Created, Created, Assembled]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_for_good_is_told_once() {
     let (refuses, told) = hook("refuses", false, Fails(Some(ErrorKind::Invalid)));

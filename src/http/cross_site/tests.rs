@@ -276,4 +276,11 @@ async fn what_the_host_allows_and_what_browsers_say() {
     assert_eq!(reply.status, 200, "{}", reply.text);
     let reply = house.send(service, "POST /ietf", &headers, "abc").await;
     assert_eq!(reply.status, 403, "{}", reply.text);
+    // A password that the browser keeps is sent with what any page asks for.
+    for scheme in ["Basic YW5uOmFubg==", "basic x", "Digest username=ann", "Negotiate x", "NTLM x"] {
+        let service = house.uploads.service(who).files("/ietf").resumable(Resumable::new());
+        let headers = [CROSS, HOST, EVIL, ("authorization", scheme)];
+        let reply = house.send(any(service), "POST /ietf", &headers, "abc").await;
+        assert_eq!(reply.status, 403, "{scheme}: {}", reply.text);
+    }
 }
