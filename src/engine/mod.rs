@@ -1,5 +1,6 @@
 //! The engine: [`Uploads`] takes bytes in, makes blobs of them and cleans up, with no HTTP in it.
 
+mod again;
 mod append;
 mod assemble;
 mod audit;
@@ -15,6 +16,7 @@ mod create;
 mod derived;
 mod driver;
 mod end;
+mod first;
 mod intake;
 mod join;
 mod live;

@@ -14,6 +14,7 @@
 //! Everything is opened beneath the directory; symbolic links are not followed. A link that somebody
 //! else makes to a file in `partial` makes the store take it for published.
 
+mod beneath;
 mod claims;
 pub(crate) mod fs;
 mod join;
