@@ -77,6 +77,7 @@ suite![
     no_commit_after_leaving_open,
     an_update_needs_the_present_version,
     an_update_takes_no_name_or_key_of_another,
+    creation_keeps_its_time,
     publication_is_stamped_once,
     names_and_keys_are_released,
     edits_of_parts_keep_the_tally_exact,

@@ -290,7 +290,9 @@ impl Tables {
             PartsEdit::Remove(numbers) => numbers.iter().filter_map(|number| row.parts.remove(number)).collect(),
         };
         row.tally = row.tally.with(&[], &removed);
+        let created_at = row.record.created_at;
         row.record = next.clone();
+        row.record.created_at = created_at;
         row.record.stamp(now, wake);
         row.record.version = next.version.next();
         let record = row.record.clone();

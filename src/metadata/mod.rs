@@ -64,7 +64,7 @@ pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
     async fn commit(&self, id: UploadId, guard: &Guard, parts: &[Part]) -> Result<Committed>;
 
     /// Replaces the record, if its stored version is still `next.version`, and edits the parts in the same
-    /// step. The store sets version (plus one), revision (plus one) and times.
+    /// step. The store sets version (plus one), revision (plus one) and times; that of the creation stays.
     ///
     /// Names and keys are released as `next` says. Where `next` takes a name or a key that another
     /// upload holds the answer is [`Updated::KeyTaken`], and nothing changed.

@@ -39,12 +39,13 @@ enum Bug {
     HalfACommit,
     EpochIgnored,
     ExpiryNeverSlides,
+    CreationMoved,
     PublicationNotStamped,
     PublicationStampedAnew,
     NothingSurvives,
 }
 
-const BUGS: [(Bug, &str); 22] = [
+const BUGS: [(Bug, &str); 23] = [
     (
         Bug::CommitWithoutOpenCheck,
         "Once an upload has left `Open` every commit is refused",
@@ -68,6 +69,7 @@ const BUGS: [(Bug, &str); 22] = [
     (Bug::HalfACommit, "A commit of two parts adds both, in one revision"),
     (Bug::EpochIgnored, "older epoch"),
     (Bug::ExpiryNeverSlides, "must move the expiry on"),
+    (Bug::CreationMoved, "The time of creation must stay"),
     (Bug::PublicationNotStamped, "must set the time of publication"),
     (Bug::PublicationStampedAnew, "must stay as it is: an update"),
 ];
@@ -244,6 +246,14 @@ impl MetadataStore for Broken {
                 let mut answer = self.inner.update(&next, edit, wake).await?;
                 if let Updated::Done(record) = &mut answer {
                     record.published_at = None;
+                }
+                return Ok(answer);
+            }
+            Bug::CreationMoved => {
+                let moved = next.created_at;
+                let mut answer = self.inner.update(&next, edit, wake).await?;
+                if let Updated::Done(record) = &mut answer {
+                    record.created_at = moved;
                 }
                 return Ok(answer);
             }

@@ -170,6 +170,23 @@ pub async fn an_update_takes_no_name_or_key_of_another(store: Store) {
     );
 }
 
+/// The time of creation is the store's: no update moves it, whatever it says.
+pub async fn creation_keeps_its_time(store: Store) {
+    let record = created(&store, 1).await;
+    let mut next = record.clone();
+    next.created_at = record.created_at.after(Duration::from_secs(3600));
+    let updated = update(&store, &next, PartsEdit::Keep, Wake::Keep).await;
+    for (what, now) in [
+        ("the answer to an update", &updated),
+        ("a look at it", &load(&store, record.id).await.record),
+    ] {
+        assert_eq!(
+            now.created_at, record.created_at,
+            "The time of creation must stay as it is: {what}"
+        );
+    }
+}
+
 /// The update that publishes sets the time of it, by the store's clock; no later one moves it.
 pub async fn publication_is_stamped_once(store: Store) {
     let mut record = created(&store, 1).await;
