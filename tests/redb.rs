@@ -44,10 +44,11 @@ fn part(number: u32) -> Part {
     Part::new(number, 10, u64::from(number), Receipt::new(format!("r{number}")))
 }
 
-/// The test binary once more, running one test as a process of its own.
+/// The test binary once more, running one test as a process of its own. With one thread, which a machine with one processor
+/// has, the test's name would stand before its first line.
 fn child(test: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", test, "--nocapture", "--test-threads", "2"])
         .env(CHILD, path)
         .stdout(Stdio::piped())
         .stdin(Stdio::piped())

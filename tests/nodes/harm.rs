@@ -51,10 +51,11 @@ impl Done {
     }
 }
 
-/// One or two sorts of harm, one after the other.
-pub(crate) fn choose(numbers: &mut Numbers, store_restarts: bool) -> Vec<Harm> {
+/// One or two sorts of harm, one after the other. The first rounds have each once, so that none is left to chance.
+pub(crate) fn choose(numbers: &mut Numbers, round: usize, store_restarts: bool) -> Vec<Harm> {
     let count = numbers.between(1..=2);
-    let mut chosen = Vec::new();
+    let first = ALL.get(round).filter(|harm| store_restarts || **harm != Harm::Store);
+    let mut chosen: Vec<Harm> = first.copied().into_iter().collect();
     while chosen.len() < count {
         // Kills and the store's faults are what happens most.
         let harm = match numbers.below(12) {
