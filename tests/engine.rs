@@ -6,15 +6,16 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tower_upload::{
-    Builder, Caller, Digest, ErrorKind, EventKind, FileName, NewAppend, NewChunk, NewUpload, Ready, State, Target,
-    Upload, UploadId, Uploads, Verify,
+    Builder, Caller, Digest, ErrorKind, EventKind, FileName, Hook, Key, NewAppend, NewChunk, NewUpload, Ready, State,
+    Target, Upload, UploadId, Uploads, Verify,
     access::OwnerOnly,
     blob::{ByteRange, MemoryBlobs},
     metadata::{MemoryMetadata, Page},
-    upload::Algorithm,
+    upload::{Algorithm, Record},
 };
 
 type Body = stream::Iter<std::vec::IntoIter<Result<Bytes, std::io::Error>>>;
@@ -94,6 +95,54 @@ async fn the_three_original_requests() {
         .await
         .unwrap_err();
     assert_eq!(other.kind(), ErrorKind::Conflict);
+}
+
+/// Gives files the name that its host wants, and says that they are for somebody else.
+struct Renames {
+    key: Option<&'static str>,
+}
+
+#[async_trait]
+impl Hook for Renames {
+    fn name(&self) -> &str {
+        "renames"
+    }
+    async fn before_create(&self, record: &mut Record) -> tower_upload::Result<()> {
+        record.file_name = FileName::parse(&format!("{}_{}", self.key.unwrap_or("0"), record.file_name)).unwrap();
+        record.target = None;
+        if let Some(key) = self.key {
+            record.key = Key::parse(key).unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_a_hook_renames_is_found_by_the_name_its_client_gave() {
+    for (key, expected) in [(None, "videos/originals/123_0_my_video.mp4"), (Some("mine"), "mine")] {
+        let uploads = builder().hook(Renames { key }).build().await.unwrap();
+        let (target, file) = name();
+        let to = tower_upload::Address::Name(Some(&target), &file);
+        for (index, bytes) in (0..).zip([b"abc", b"def"]) {
+            let chunk = NewChunk::new(index).total(2);
+            uploads.put_chunk(&alice(), to, chunk, body(bytes)).await.unwrap();
+        }
+        let upload = uploads.assemble(&alice(), to, None).await.unwrap();
+        assert_eq!(content(&uploads, upload.id()).await, b"abcdef");
+        assert_eq!(
+            upload.file_name().as_str(),
+            format!("{}_my_video.mp4", key.unwrap_or("0"))
+        );
+        assert_eq!(upload.target(), Some(&target), "it is found by it");
+        assert_eq!(upload.key().as_str(), expected);
+        let named = NewUpload::new("my_video.mp4")
+            .target(target.clone())
+            .size(6)
+            .chunk_size(3)
+            .named();
+        assert_eq!(uploads.create(&alice(), named).await.unwrap().id(), upload.id());
+        assert_eq!(uploads.list(&alice(), Page::new(0, 9)).await.unwrap().len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -190,21 +190,16 @@ impl Uploads {
         let id = UploadId::from_bytes(bytes);
         let creating = self.inner.live.creating(id);
         let config = &self.inner.config;
-        let key = match (&wanted.key, &wanted.concat) {
+        let key = |file_name: &FileName| match (&wanted.key, &wanted.concat) {
             // It is never published: the key that comes to mind is that of the upload it is joined to.
-            (_, Some(Concat::Partial)) => Key::parse(&format!("partial/{}", Key::segment(&id.to_string())))?,
-            (Some(key), _) => key.clone(),
-            (None, _) => config.key(id, wanted.target.as_ref(), &wanted.file_name)?,
+            (_, Some(Concat::Partial)) => Key::parse(&format!("partial/{}", Key::segment(&id.to_string()))),
+            (Some(key), _) => Ok(key.clone()),
+            (None, _) => config.key(id, wanted.target.as_ref(), file_name),
         };
-        let handle = Handle::new("");
-        let mut record = Record::new(
-            id,
-            caller.owner().clone(),
-            wanted.file_name.clone(),
-            key,
-            wanted.plan.clone(),
-            handle,
-        );
+        let (owner, file_name) = (caller.owner(), &wanted.file_name);
+        let first_key = key(file_name)?;
+        let (plan, handle) = (wanted.plan.clone(), Handle::new(""));
+        let mut record = Record::new(id, owner.clone(), file_name.clone(), first_key.clone(), plan, handle);
         record.target.clone_from(&wanted.target);
         record.named = wanted.named;
         record.protocol = wanted.protocol;
@@ -221,6 +216,16 @@ impl Uploads {
         record.epoch = self.incarnation();
         for hook in &*config.hooks {
             hook.before_create(&mut record).await?;
+        }
+        if record.file_name != *file_name {
+            record.renamed = Some(std::mem::replace(&mut record.file_name, file_name.clone()));
+            if record.key == first_key {
+                record.key = key(record.display_name())?;
+            }
+        }
+        if record.named {
+            // What it is found by.
+            (record.owner, record.target) = (owner.clone(), wanted.target.clone());
         }
         if taken || self.inner.blobs.head(&record.key).await?.is_some() {
             record.key = self.free_key(&record.key).await?;

@@ -61,10 +61,10 @@ impl Upload {
         self.snapshot.record.target.as_ref()
     }
 
-    /// The file's name.
+    /// The file's name, as the client gave it or a hook changed it.
     #[must_use]
-    pub const fn file_name(&self) -> &FileName {
-        &self.snapshot.record.file_name
+    pub fn file_name(&self) -> &FileName {
+        self.snapshot.record.display_name()
     }
 
     /// What the client said about its file.

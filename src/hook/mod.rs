@@ -73,7 +73,8 @@ pub trait Hook: Send + Sync + 'static {
     async fn close(&self) {}
 
     /// Asked before an upload exists: an error vetoes it and is answered as it is; `record` may be
-    /// changed in its metadata, file name and final key.
+    /// changed in its metadata, file name and final key. A key that is left as it is follows the file name. Clients that
+    /// address the upload by its name go on with the one they gave it.
     async fn before_create(&self, record: &mut Record) -> Result<()> {
         let _ = record;
         Ok(())

@@ -152,8 +152,11 @@ pub struct Record {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// The name the client gave its file.
+    /// The name the client gave its file, by which it finds the upload.
     pub file_name: FileName,
+    /// What the file is called instead, where [`before_create`](crate::Hook::before_create) changed its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed: Option<FileName>,
     /// Whether (owner, target, file name) names this upload alone.
     pub named: bool,
     /// Where the blob will lie.
@@ -250,6 +253,7 @@ impl Record {
             owner,
             target: None,
             file_name,
+            renamed: None,
             named: false,
             key,
             key_held: true,
@@ -302,6 +306,12 @@ impl Record {
             ))),
             [] => Err(Error::internal("A metadata record is empty")),
         }
+    }
+
+    /// What the file is called.
+    #[must_use]
+    pub fn display_name(&self) -> &FileName {
+        self.renamed.as_ref().unwrap_or(&self.file_name)
     }
 
     /// What names this upload alone, while it is live: (owner, target, file name).
@@ -412,7 +422,7 @@ impl Record {
             kind,
             owner: self.owner.clone(),
             target: self.target.clone(),
-            file_name: self.file_name.clone(),
+            file_name: self.display_name().clone(),
             key: self.key.clone(),
             size: self.blob.as_ref().map(|blob| blob.size).or(self.plan.size),
             hook: hook.map(str::to_owned),

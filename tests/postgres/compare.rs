@@ -86,6 +86,7 @@ fn shape(random: &mut Random, record: &mut Record) {
     record.plan.size = random.maybe(|random| random.below(60));
     record.plan.chunk_size = random.maybe(|random| random.below(2));
     record.epoch = random.one_of(&[1, u64::MAX]);
+    record.renamed = random.maybe(|_| FileName::parse("renamed.mp4").unwrap());
     record.published_at = random.maybe(|random| Timestamp::from_millis(random.one_of(&[0, 7, u64::MAX])));
     record.attempts = random.below(3) as u32;
     record.hash = random.maybe(|random| HashState::new(random.below(9), vec![0, 255, random.below(9) as u8]));
