@@ -188,10 +188,13 @@ impl Uploads {
         Err(contended())
     }
 
-    /// Makes the blob, for no longer than is given for it: a store that hangs must not hold an assembly for ever.
+    /// Makes the blob, for no longer than is given for it: a store that hangs must not hold an assembly for ever. Each further
+    /// attempt has twice the time, so that one that copies for long ends all the same.
     async fn complete(&self, record: &Record, parts: &[Part]) -> Result<Completed> {
         let complete = self.inner.blobs.complete(&record.handle, &record.key, parts);
-        match tokio::time::timeout(self.inner.config.assembly_timeout, complete).await {
+        let time = self.inner.config.assembly_timeout;
+        let time = time.saturating_mul(1 << record.attempts.min(16));
+        match tokio::time::timeout(time, complete).await {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable(
                 "The blob store did not finish the blob in time; it is tried again",
@@ -338,10 +341,24 @@ impl Uploads {
     async fn try_later(&self, record: Record, error: Error) -> Error {
         let mut next = record;
         next.attempts = next.attempts.saturating_add(1);
-        let wait = backoff(next.attempts);
-        tracing::warn!(id = %next.id, %error, attempts = next.attempts, "an assembly did not succeed and is tried again");
-        // If this is not noted either, the lease runs out and the driver comes by all the same.
-        let _ = self.update(&next, PartsEdit::Keep, Wake::After(wait)).await;
+        let (attempts, wait) = (next.attempts, backoff(next.attempts));
+        tracing::warn!(id = %next.id, %error, attempts, "an assembly did not succeed and is tried again");
+        let mut wake = Wake::After(wait);
+        for _ in 0..CONTENTION {
+            // If this is not noted either, the lease runs out and the driver comes by all the same.
+            if !matches!(self.update(&next, PartsEdit::Keep, wake).await, Ok(None)) {
+                break;
+            }
+            let Ok(now) = self.load(next.id, PartRange::NONE).await else {
+                break;
+            };
+            if now.record.state != State::Assembling || now.record.attempts >= attempts {
+                break;
+            }
+            next = Record { attempts, ..now.record };
+            // Somebody else came by when the lease was over, and has it now.
+            wake = Wake::Keep;
+        }
         error.with_retry_after(wait)
     }
 
@@ -424,3 +441,6 @@ async fn digest(algorithm: Algorithm, mut body: BlobBody) -> Result<Digest> {
 pub(super) fn backoff(attempts: u32) -> Duration {
     Duration::from_secs(1 << attempts.saturating_sub(1).min(10)).min(Duration::from_secs(600))
 }
+
+#[cfg(test)]
+mod tests;
