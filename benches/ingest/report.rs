@@ -70,6 +70,16 @@ impl Table {
         }
     }
 
+    /// The median of the ratios to `floor` within rounds; nothing if one of both was not measured.
+    fn ratio(&self, name: &str, floor: &str, value: fn(&Measured) -> Option<f64>) -> Option<f64> {
+        let pairs = self.rounds.get(floor)?.iter().zip(self.rounds.get(name)?);
+        let ratios: Vec<f64> = pairs
+            .filter_map(|(floor, ours)| Some(value(ours)? / value(floor)?))
+            .filter(|ratio| ratio.is_finite())
+            .collect();
+        (!ratios.is_empty()).then(|| Spread::of(ratios.into_iter()).median)
+    }
+
     pub(crate) fn add(&mut self, name: &'static str, measured: Measured) {
         if !self.names.contains(&name) {
             self.names.push(name);
@@ -96,16 +106,9 @@ impl fmt::Display for Table {
         for name in &self.names {
             let rounds = &self.rounds[name];
             let rates = Spread::of(rounds.iter().map(|round| round.rate));
-            let ratio = |value: fn(&Measured) -> Option<f64>| {
-                let pairs = floor.into_iter().flatten().zip(rounds);
-                let ratios: Vec<f64> = pairs
-                    .filter_map(|(floor, ours)| Some(value(ours)? / value(floor)?))
-                    .filter(|ratio| ratio.is_finite())
-                    .collect();
-                if ratios.is_empty() {
-                    return String::new();
-                }
-                format!("{:.2}", Spread::of(ratios.into_iter()).median)
+            let ratio = |value| {
+                self.ratio(name, &self.floor, value)
+                    .map_or_else(String::new, |ratio| format!("{ratio:.2}"))
             };
             let equal = floor.is_some_and(|floor| {
                 *name != self.floor && rates.overlaps(&Spread::of(floor.iter().map(|round| round.rate)))
@@ -133,9 +136,29 @@ impl fmt::Display for Table {
             )?;
             writeln!(f, "{line}")?;
         }
+        // What is not durable has a floor of its own, and the disk is the limit of what is.
+        for (name, other) in OTHER_FLOORS {
+            let rate = self.ratio(name, other, |round| Some(round.rate));
+            let cpu = self.ratio(name, other, |round| round.cpu);
+            if let Some(rate) = rate {
+                write!(f, "\n{name} against {other}: × {rate:.2}")?;
+                match cpu {
+                    Some(cpu) => writeln!(f, ", processor × {cpu:.2}")?,
+                    None => writeln!(f)?,
+                }
+            }
+        }
         Ok(())
     }
 }
+
+const OTHER_FLOORS: [(&str, &str); 5] = [
+    ("raw-none", "floor-b"),
+    ("raw-none-inline", "floor-b"),
+    ("tus-none", "floor-b"),
+    ("raw", "disk"),
+    ("raw-inline", "disk"),
+];
 
 /// Bytes of memory that may be taken.
 pub(crate) fn memory_available() -> u64 {
