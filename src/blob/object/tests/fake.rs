@@ -136,6 +136,16 @@ impl Fake {
         self.state.lock().unwrap().young = young;
     }
 
+    /// One byte of a part of every multipart upload is another from now on. Its tag stays.
+    pub(super) fn rot(&self, index: usize) {
+        for upload in self.state.lock().unwrap().uploads.values_mut() {
+            let (_, bytes) = upload.parts.get_mut(&index).unwrap();
+            let mut rotten = bytes.to_vec();
+            rotten[0] ^= 1;
+            *bytes = rotten.into();
+        }
+    }
+
     /// As if a rule had ended all multipart uploads.
     pub(super) fn drop_uploads(&self) {
         self.state.lock().unwrap().uploads.clear();
