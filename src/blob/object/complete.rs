@@ -141,6 +141,11 @@ impl Shared {
 
     async fn make(&self, order: &Order<'_>) -> Result<Made> {
         if order.size() == 0 {
+            if let Some(native) = &order.place.native {
+                // An object of no parts is not made of it. Ended before there is one, as nobody comes by here afterwards.
+                self.backend.abort(native).await?;
+                order.sealed.entry.set_dropped();
+            }
             return self.publish_small(order, &[]).await;
         }
         let Some(native) = order.place.native.as_ref().filter(|_| !order.sealed.entry.is_dropped()) else {
