@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     join::{Copier, Source},
-    orphans::{Lister, Unfinished},
+    orphans::{Listed, Lister, Unfinished},
     place::Native,
     proof::bare,
 };
@@ -46,6 +46,10 @@ struct Part {
     part_number: u32,
     #[serde(rename = "ETag")]
     tag: String,
+    #[serde(rename = "ChecksumCRC64NVME")]
+    crc64: Option<String>,
+    #[serde(rename = "ChecksumSHA256")]
+    sha256: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -218,7 +222,7 @@ impl Copier for Signed {
 
 #[async_trait]
 impl Lister for Signed {
-    async fn parts(&self, native: &Native) -> Result<Option<Vec<(u32, String)>>> {
+    async fn parts(&self, native: &Native) -> Result<Option<Vec<Listed>>> {
         let path = Path::parse(&native.path)
             .map_err(|error| Error::internal("The handle has no path of an object").with_source(error))?;
         let (mut out, mut after) = (Vec::new(), String::new());
@@ -231,9 +235,10 @@ impl Lister for Signed {
                 return Ok(None);
             };
             let listed: Parts = parse(&text)?;
-            out.extend(listed.part.into_iter().map(|part| {
-                let index = part.part_number.saturating_sub(1);
-                (index, part.tag.trim_matches('"').to_owned())
+            out.extend(listed.part.into_iter().map(|part| Listed {
+                index: part.part_number.saturating_sub(1),
+                tag: bare(&part.tag),
+                sum: part.crc64.or(part.sha256),
             }));
             match listed.next_part_number_marker {
                 Some(next) if listed.is_truncated && next != after => after = next,
