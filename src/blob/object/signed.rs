@@ -78,9 +78,9 @@ struct Upload {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename = "PartMetadata")]
 struct Copied {
-    #[serde(rename = "ETag")]
+    #[serde(rename(deserialize = "ETag", serialize = "e_tag"))]
     tag: String,
-    #[serde(rename = "ChecksumSHA256", skip_serializing_if = "Option::is_none")]
+    #[serde(rename(deserialize = "ChecksumSHA256", serialize = "checksum_sha256"))]
     sha256: Option<String>,
 }
 
@@ -160,6 +160,18 @@ fn header(text: &str) -> object_store::Result<HeaderValue> {
     HeaderValue::from_str(text).map_err(failed)
 }
 
+/// The id of a part by the answer to its copy.
+fn id(answer: &str) -> object_store::Result<String> {
+    // An error can come inside of a success.
+    let copied: Copied = quick_xml::de::from_str(answer).map_err(|_| failed(answer.to_owned()))?;
+    match copied.sha256 {
+        // Where the store was told to have checksums, it wants them back.
+        Some(_) => quick_xml::se::to_string(&copied).map_err(failed),
+        // With its quotes, as other parts have it: Ceph's gateway leaves them out here.
+        None => Ok(format!("\"{}\"", bare(&copied.tag))),
+    }
+}
+
 #[async_trait]
 impl Copier for Signed {
     async fn copy_part(&self, native: &Native, index: u32, source: &Source<'_>) -> object_store::Result<String> {
@@ -209,14 +221,7 @@ impl Copier for Signed {
                 status => failed(format!("status code: {status}: {text}")),
             });
         }
-        // An error can come inside of a success.
-        let copied: Copied = quick_xml::de::from_str(&text).map_err(|_| failed(text))?;
-        Ok(match copied.sha256 {
-            // Where the store was told to have checksums, it wants them back.
-            Some(_) => quick_xml::se::to_string(&copied).map_err(failed)?,
-            // With its quotes, as other parts have it: Ceph's gateway leaves them out here.
-            None => format!("\"{}\"", bare(&copied.tag)),
-        })
+        id(&text)
     }
 }
 
@@ -284,5 +289,28 @@ impl Lister for Signed {
             }
             after = next;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copied_part_is_named_as_a_part_that_was_sent() {
+        let answer = |sum: &str| {
+            let answer = format!(
+                "<CopyPartResult><ETag>&quot;ab&quot;</ETag>{sum}<LastModified>x</LastModified></CopyPartResult>"
+            );
+            id(&answer).unwrap()
+        };
+        assert_eq!(answer(""), "\"ab\"");
+        assert_eq!(
+            answer("<ChecksumSHA256>aGk=</ChecksumSHA256>"),
+            "<PartMetadata><e_tag>\"ab\"</e_tag><checksum_sha256>aGk=</checksum_sha256></PartMetadata>"
+        );
+        // Of the whole object: it is not wanted back for each part.
+        assert_eq!(answer("<ChecksumCRC64NVME>aGk=</ChecksumCRC64NVME>"), "\"ab\"");
+        assert!(id("<Error><Code>InternalError</Code></Error>").is_err());
     }
 }
