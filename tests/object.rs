@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 use object_store::{
     ClientOptions, ObjectStoreExt as _,
-    aws::{AmazonS3, AmazonS3Builder},
+    aws::{AmazonS3, AmazonS3Builder, Checksum},
     client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector},
     multipart::MultipartStore as _,
 };
@@ -76,11 +76,18 @@ impl HttpConnector for Seen {
 }
 
 fn s3(service: &Service, seen: &Seen) -> AmazonS3 {
+    with_checksums(service, seen, None)
+}
+
+fn with_checksums(service: &Service, seen: &Seen, checksum: Option<Checksum>) -> AmazonS3 {
     let mut builder = AmazonS3Builder::new().with_bucket_name(service.get("BUCKET"));
     for (name, value) in service.variables() {
         if let Ok(key) = name.to_lowercase().parse() {
             builder = builder.with_config(key, value);
         }
+    }
+    if let Some(checksum) = checksum {
+        builder = builder.with_checksum_algorithm(checksum);
     }
     builder.with_http_connector(seen.clone()).build().unwrap()
 }
@@ -126,9 +133,14 @@ struct Lab {
 
 impl Lab {
     async fn new(service: &Service) -> Self {
+        Self::with_checksums(service, None).await
+    }
+
+    async fn with_checksums(service: &Service, checksum: Option<Checksum>) -> Self {
         let (seen, prefix) = (Seen::default(), fresh());
         let options = ObjectOptions::default().with_prefix(&prefix);
-        let blobs = options.with_orphan_age(Duration::ZERO).s3(s3(service, &seen)).unwrap();
+        let store = with_checksums(service, &seen, checksum);
+        let blobs = options.with_orphan_age(Duration::ZERO).s3(store).unwrap();
         let uploads = Uploads::with(blobs, MemoryMetadata::new())
             .authorizer(OwnerOnly)
             .orphan_grace(Duration::from_millis(1))
@@ -291,9 +303,8 @@ async fn whole_uploads(service: &Service) {
 }
 
 /// A part that is written over is named, and can be sent again; what nothing speaks of is swept.
-async fn other_parts_and_orphans(service: &Service) {
+async fn other_parts_and_orphans(lab: Lab) {
     let whole = bytes(18 * MIB);
-    let lab = Lab::new(service).await;
     let new = NewUpload::new("a.mp4")
         .size(whole.len() as u64)
         .chunk_size(6 * MIB as u64);
@@ -342,7 +353,18 @@ async fn moto() {
     };
     suite(&service).await;
     whole_uploads(&service).await;
-    other_parts_and_orphans(&service).await;
+    other_parts_and_orphans(Lab::new(&service).await).await;
+}
+
+/// Ids of parts have a checksum beside the tag, by which a part is told from another.
+#[tokio::test(flavor = "multi_thread")]
+async fn moto_with_checksums_of_parts() {
+    let Some(service) = Service::start_or_skip("moto", &[]) else {
+        return;
+    };
+    for checksum in [Checksum::SHA256, Checksum::CRC64NVME] {
+        other_parts_and_orphans(Lab::with_checksums(&service, Some(checksum)).await).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,7 +374,7 @@ async fn ceph() {
     };
     suite(&service).await;
     whole_uploads(&service).await;
-    other_parts_and_orphans(&service).await;
+    other_parts_and_orphans(Lab::new(&service).await).await;
 }
 
 #[cfg(feature = "azure")]

@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Why an upload failed that was published before it was read back.
+const ROTTEN: &str = "the bytes that were read back are not those that were stored";
+
 impl Uploads {
     /// Makes the blob of what was sent and publishes it. Asked again it answers the same.
     ///
@@ -153,7 +156,10 @@ impl Uploads {
         let size: u64 = parts.iter().map(|part| part.len).sum();
         for _ in 0..CONTENTION {
             if let Err(verdict) = self.verify_unpublished(&record, &parts, crc64).await {
-                return self.conclude(record, tally, parts, verdict).await;
+                return match self.published_before(&record, &parts, &verdict).await {
+                    Ok(published) => self.conclude(record, tally, parts, verdict, published).await,
+                    Err(error) => Err(self.try_later(record, error).await),
+                };
             }
             let completed = match self.complete(&record, &parts).await {
                 Ok(completed) => completed,
@@ -161,12 +167,12 @@ impl Uploads {
             };
             let blob = match completed {
                 Completed::Done(blob) if blob.size == size => blob,
-                Completed::Done(_) => {
+                Completed::Done(blob) => {
                     let verdict = Verdict::Refused("the stored object has another size".into());
-                    return self.conclude(record, tally, parts, verdict).await;
+                    return self.conclude(record, tally, parts, verdict, Some(blob)).await;
                 }
                 Completed::PartsLost(lost) => {
-                    return self.conclude(record, tally, parts, Verdict::Lost(lost)).await;
+                    return self.conclude(record, tally, parts, Verdict::Lost(lost), None).await;
                 }
                 Completed::KeyTaken => {
                     let next = Record {
@@ -181,7 +187,7 @@ impl Uploads {
                 }
             };
             if let Err(verdict) = self.verify_published(&record, &parts).await {
-                return self.conclude(record, tally, parts, verdict).await;
+                return self.conclude(record, tally, parts, verdict, Some(blob)).await;
             }
             return self.publish(record, tally, parts, blob, crc64).await;
         }
@@ -271,15 +277,23 @@ impl Uploads {
         Err(contended())
     }
 
-    /// Ends an assembly that cannot become a blob as it is: opens it again for parts that were lost, or fails it.
-    async fn conclude(&self, mut record: Record, tally: Tally, parts: Vec<Part>, verdict: Verdict) -> Result<Snapshot> {
-        if (record.intent.is_some() || matches!(verdict, Verdict::Refused(_)))
-            && let Err(error) = self.withdraw(&record, &parts).await
-        {
-            return Err(self.try_later(record, error).await);
-        }
+    /// Ends an assembly that cannot become a blob as it is: opens it again for parts that were lost, or fails it. What was
+    /// `published` of it is deleted once that is recorded, as of any upload that ended: another node may have found it good.
+    async fn conclude(
+        &self,
+        mut record: Record,
+        tally: Tally,
+        parts: Vec<Part>,
+        verdict: Verdict,
+        published: Option<Blob>,
+    ) -> Result<Snapshot> {
         let (lost, reason) = match verdict {
             Verdict::Later(error) => return Err(self.try_later(record, error).await),
+            // A multipart upload that became an object is used up, and nothing is written to what lies under its key.
+            Verdict::Lost(lost) if published.is_some() => {
+                tracing::warn!(id = %record.id, ?lost, "parts were read back with other bytes than were stored");
+                (Vec::new(), ROTTEN.to_owned())
+            }
             Verdict::Lost(lost) if record.plan.layout == Layout::Indexed => (lost, String::new()),
             Verdict::Lost(_) => (Vec::new(), "bytes that were stored are lost".to_owned()),
             Verdict::Refused(reason) => (Vec::new(), reason),
@@ -288,13 +302,15 @@ impl Uploads {
             let mut next = record.clone();
             let (edit, wake) = if record.intent.is_some() {
                 next.state = State::Aborted;
-                next.key_held = false;
+                next.blob.clone_from(&published);
+                next.key_held = published.is_some();
                 self.push_event(&mut next, EventKind::Aborted);
                 (PartsEdit::Clear, self.end_wake(&next))
             } else if lost.is_empty() {
                 next.state = State::Failed;
                 next.failure = Some(reason.clone());
-                next.key_held = false;
+                next.blob.clone_from(&published);
+                next.key_held = published.is_some();
                 self.push_event(&mut next, EventKind::Failed);
                 (PartsEdit::Clear, self.end_wake(&next))
             } else {
@@ -327,14 +343,15 @@ impl Uploads {
         Err(contended())
     }
 
-    /// Deletes what an earlier attempt may have published, if it is ours.
-    async fn withdraw(&self, record: &Record, parts: &[Part]) -> Result<()> {
-        if self.inner.blobs.head(&record.key).await?.is_some()
-            && let Completed::Done(_) = self.complete(record, parts).await?
-        {
-            self.inner.blobs.delete(&record.key).await?;
+    /// What an attempt that broke off has published, if it is ours: looked for where the verdict is not to try again.
+    async fn published_before(&self, record: &Record, parts: &[Part], verdict: &Verdict) -> Result<Option<Blob>> {
+        if matches!(verdict, Verdict::Later(_)) || self.inner.blobs.head(&record.key).await?.is_none() {
+            return Ok(None);
         }
-        Ok(())
+        Ok(match self.complete(record, parts).await? {
+            Completed::Done(blob) => Some(blob),
+            _ => None,
+        })
     }
 
     /// Notes a failed attempt; the driver tries again, later each time.

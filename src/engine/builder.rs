@@ -33,7 +33,11 @@ pub enum Verify {
     #[default]
     Receipts,
     /// Every byte is read back and compared with the checksum of its part. A part that rotted is named as missing and
-    /// can be sent again.
+    /// can be sent again; of an upload without numbered parts the whole has failed.
+    ///
+    /// Where a store can read parts only when the blob is made of them (object stores, of parts that are in a multipart
+    /// upload), the object is there under its key while it is read. If any of it rotted the object is deleted and the
+    /// upload has failed: all of it must be sent again, as a new one.
     Read,
 }
 

@@ -19,7 +19,7 @@ use super::{
     claims::{Published, Sealed},
     pieces::NotRead,
     place::{Cut, Native, Piece, Place, Put, Stored},
-    proof::{bare, blob, composite},
+    proof::{bare, blob, composite, found},
     publish::AT_ONCE,
     trouble::{Trouble, Why},
 };
@@ -141,6 +141,11 @@ impl Shared {
 
     async fn make(&self, order: &Order<'_>) -> Result<Made> {
         if order.size() == 0 {
+            if let Some(native) = &order.place.native {
+                // An object of no parts is not made of it. Ended before there is one, as nobody comes by here afterwards.
+                self.backend.abort(native).await?;
+                order.sealed.entry.set_dropped();
+            }
             return self.publish_small(order, &[]).await;
         }
         let Some(native) = order.place.native.as_ref().filter(|_| !order.sealed.entry.is_dropped()) else {
@@ -287,23 +292,24 @@ impl Shared {
         }
         match trouble.why {
             Why::NotThere => Ok(Made::Dropped),
-            Why::OtherPart => self.lost(order, native, puts, trouble).await,
+            Why::OtherPart => self.other_parts(order, native, puts, trouble).await,
             _ => Err(trouble.into()),
         }
     }
 
-    /// Which parts are not those that the receipts speak of: as the backend lists them, or all, if it cannot be asked.
-    async fn lost(&self, order: &Order<'_>, native: &Native, puts: &[Put], trouble: Trouble) -> Result<Made> {
+    /// Which parts are not those that the receipts speak of: as the backend lists them, or all, if it cannot be asked. What was put
+    /// again with the same bytes, by an older attempt that came late, is taken as it is there.
+    async fn other_parts(&self, order: &Order<'_>, native: &Native, puts: &[Put], trouble: Trouble) -> Result<Made> {
         let there = match &self.backend.lister {
             Some(lister) => lister.parts(native).await?,
             None => None,
         };
-        let is_lost = |put: &Put| match &there {
-            Some(there) => !there
-                .iter()
-                .any(|(index, tag)| *index == put.index && *tag == bare(&put.id)),
-            None => true,
-        };
+        let there = there.unwrap_or_default();
+        let now: Option<Vec<Put>> = puts.iter().map(|put| found(put, &there)).collect();
+        if let Some(now) = now.filter(|now| now != puts) {
+            return Box::pin(self.finish(order, native, &now)).await;
+        }
+        let is_lost = |put: &Put| found(put, &there).is_none();
         let lost = order.numbers(|stored| stored.puts.iter().any(is_lost));
         tracing::warn!(
             ?lost,

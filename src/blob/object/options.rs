@@ -197,6 +197,11 @@ impl ObjectOptions {
     /// The store must refuse to complete with a part id that is not the last one given for its number, or keep every part it gave an
     /// id for. (`object_store`'s own `InMemory` does neither: use [`staged`](Self::staged).)
     ///
+    /// Where entity tags are not the MD5 of the bytes (S3 with SSE-KMS or SSE-C), nothing tells that a part which an abandoned
+    /// request put late has the same bytes as the one that was acknowledged: a numbered chunk is named as missing then and must be
+    /// sent again, an upload of appends fails. Have the client of S3 keep checksums of parts there
+    /// (`AWS_CHECKSUM_ALGORITHM=sha256` or `crc64nvme`), which tell it, or choose [`staged`](Self::staged).
+    ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for options that contradict each other.
     pub fn native<T: ObjectStore + MultipartStore>(self, store: T) -> Result<ObjectBlobs> {

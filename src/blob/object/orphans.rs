@@ -17,11 +17,21 @@ pub(super) struct Unfinished {
     pub(super) begun: Option<i64>,
 }
 
+/// A part of a multipart upload that the backend has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) index: u32,
+    /// Its entity tag without quotes.
+    pub(super) tag: String,
+    /// Its checksum, where the upload began with one.
+    pub(super) sum: Option<String>,
+}
+
 /// Lists what is unfinished.
 #[async_trait]
 pub(super) trait Lister: fmt::Debug + Send + Sync {
-    /// The parts of a multipart upload: index and entity tag without quotes. `None` if there is no such upload.
-    async fn parts(&self, native: &Native) -> Result<Option<Vec<(u32, String)>>>;
+    /// The parts of a multipart upload. `None` if there is no such upload.
+    async fn parts(&self, native: &Native) -> Result<Option<Vec<Listed>>>;
 
     /// The multipart uploads beneath `prefix`.
     async fn uploads(&self, prefix: &Path) -> Result<Vec<Unfinished>>;

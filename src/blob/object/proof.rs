@@ -8,6 +8,7 @@ use object_store::{ObjectMeta, path::Path};
 use super::{
     Shared,
     complete::Order,
+    orphans::Listed,
     place::{Put, Stored},
 };
 use crate::{
@@ -92,6 +93,39 @@ pub(super) fn bare(tag: &str) -> String {
     tag.trim_matches('"').to_owned()
 }
 
+/// How `object_store` writes the id of a part where it was told to send checksums: its tag, then its checksum.
+const TAG: (&str, &str) = ("<e_tag>", "</e_tag>");
+
+/// The entity tag in the id of a part, without its quotes.
+pub(super) fn tag_of(id: &str) -> String {
+    let tag = id.split_once(TAG.0).and_then(|(_, rest)| rest.split_once(TAG.1));
+    bare(tag.map_or(id, |(tag, _)| tag))
+}
+
+/// The checksum in the id of a part.
+fn sum_of(id: &str) -> Option<&str> {
+    let (_, behind) = id.split_once(TAG.1)?;
+    let (sum, _) = behind.split_once('>')?.1.split_once('<')?;
+    Some(sum).filter(|sum| !sum.is_empty())
+}
+
+/// What the backend must be asked for to get the bytes of `put`, if they are among the parts that are `there`: the same or, if the
+/// part was put once more with the same checksum, by another entity tag. Tags that are not made of the bytes differ then.
+pub(super) fn found(put: &Put, there: &[Listed]) -> Option<Put> {
+    let listed = there.iter().find(|listed| listed.index == put.index)?;
+    if listed.tag == tag_of(&put.id) {
+        return Some(put.clone());
+    }
+    let sum = sum_of(&put.id)?;
+    if listed.sum.as_deref() != Some(sum) {
+        return None;
+    }
+    let (before, rest) = put.id.split_once(TAG.0)?;
+    let (_, behind) = rest.split_once(TAG.1)?;
+    let id = format!("{before}{}\"{}\"{}{behind}", TAG.0, listed.tag, TAG.1);
+    Some(Put { index: put.index, id })
+}
+
 /// The entity tag of an object that was made of these parts, where theirs are the MD5 of their bytes: the MD5 of all of them, and
 /// how many there are.
 pub(super) fn composite(puts: &[Put]) -> Option<String> {
@@ -100,7 +134,7 @@ pub(super) fn composite(puts: &[Put]) -> Option<String> {
     }
     let mut all = Md5::new();
     for put in puts {
-        let tag = bare(&put.id);
+        let tag = tag_of(&put.id);
         if tag.len() != 32 {
             return None;
         }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     join::{Copier, Source},
-    orphans::{Lister, Unfinished},
+    orphans::{Listed, Lister, Unfinished},
     place::Native,
     proof::bare,
 };
@@ -46,6 +46,10 @@ struct Part {
     part_number: u32,
     #[serde(rename = "ETag")]
     tag: String,
+    #[serde(rename = "ChecksumCRC64NVME")]
+    crc64: Option<String>,
+    #[serde(rename = "ChecksumSHA256")]
+    sha256: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,9 +78,9 @@ struct Upload {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename = "PartMetadata")]
 struct Copied {
-    #[serde(rename = "ETag")]
+    #[serde(rename(deserialize = "ETag", serialize = "e_tag"))]
     tag: String,
-    #[serde(rename = "ChecksumSHA256", skip_serializing_if = "Option::is_none")]
+    #[serde(rename(deserialize = "ChecksumSHA256", serialize = "checksum_sha256"))]
     sha256: Option<String>,
 }
 
@@ -156,6 +160,18 @@ fn header(text: &str) -> object_store::Result<HeaderValue> {
     HeaderValue::from_str(text).map_err(failed)
 }
 
+/// The id of a part by the answer to its copy.
+fn id(answer: &str) -> object_store::Result<String> {
+    // An error can come inside of a success.
+    let copied: Copied = quick_xml::de::from_str(answer).map_err(|_| failed(answer.to_owned()))?;
+    match copied.sha256 {
+        // Where the store was told to have checksums, it wants them back.
+        Some(_) => quick_xml::se::to_string(&copied).map_err(failed),
+        // With its quotes, as other parts have it: Ceph's gateway leaves them out here.
+        None => Ok(format!("\"{}\"", bare(&copied.tag))),
+    }
+}
+
 #[async_trait]
 impl Copier for Signed {
     async fn copy_part(&self, native: &Native, index: u32, source: &Source<'_>) -> object_store::Result<String> {
@@ -205,20 +221,13 @@ impl Copier for Signed {
                 status => failed(format!("status code: {status}: {text}")),
             });
         }
-        // An error can come inside of a success.
-        let copied: Copied = quick_xml::de::from_str(&text).map_err(|_| failed(text))?;
-        Ok(match copied.sha256 {
-            // Where the store was told to have checksums, it wants them back.
-            Some(_) => quick_xml::se::to_string(&copied).map_err(failed)?,
-            // With its quotes, as other parts have it: Ceph's gateway leaves them out here.
-            None => format!("\"{}\"", bare(&copied.tag)),
-        })
+        id(&text)
     }
 }
 
 #[async_trait]
 impl Lister for Signed {
-    async fn parts(&self, native: &Native) -> Result<Option<Vec<(u32, String)>>> {
+    async fn parts(&self, native: &Native) -> Result<Option<Vec<Listed>>> {
         let path = Path::parse(&native.path)
             .map_err(|error| Error::internal("The handle has no path of an object").with_source(error))?;
         let (mut out, mut after) = (Vec::new(), String::new());
@@ -231,9 +240,10 @@ impl Lister for Signed {
                 return Ok(None);
             };
             let listed: Parts = parse(&text)?;
-            out.extend(listed.part.into_iter().map(|part| {
-                let index = part.part_number.saturating_sub(1);
-                (index, part.tag.trim_matches('"').to_owned())
+            out.extend(listed.part.into_iter().map(|part| Listed {
+                index: part.part_number.saturating_sub(1),
+                tag: bare(&part.tag),
+                sum: part.crc64.or(part.sha256),
             }));
             match listed.next_part_number_marker {
                 Some(next) if listed.is_truncated && next != after => after = next,
@@ -279,5 +289,28 @@ impl Lister for Signed {
             }
             after = next;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copied_part_is_named_as_a_part_that_was_sent() {
+        let answer = |sum: &str| {
+            let answer = format!(
+                "<CopyPartResult><ETag>&quot;ab&quot;</ETag>{sum}<LastModified>x</LastModified></CopyPartResult>"
+            );
+            id(&answer).unwrap()
+        };
+        assert_eq!(answer(""), "\"ab\"");
+        assert_eq!(
+            answer("<ChecksumSHA256>aGk=</ChecksumSHA256>"),
+            "<PartMetadata><e_tag>\"ab\"</e_tag><checksum_sha256>aGk=</checksum_sha256></PartMetadata>"
+        );
+        // Of the whole object: it is not wanted back for each part.
+        assert_eq!(answer("<ChecksumCRC64NVME>aGk=</ChecksumCRC64NVME>"), "\"ab\"");
+        assert!(id("<Error><Code>InternalError</Code></Error>").is_err());
     }
 }

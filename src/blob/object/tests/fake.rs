@@ -23,9 +23,11 @@ use object_store::{
 use super::super::{
     PartBounds,
     join::{Copier, Source},
-    orphans::{Lister, Unfinished},
+    orphans::{Listed, Lister, Unfinished},
     place::Native,
+    proof::{bare, tag_of},
 };
+use crate::engine::Crc64;
 
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +70,8 @@ pub(super) struct Fake {
     opaque: bool,
     /// No entity tag is told when an object is made.
     silent: bool,
+    /// Parts have checksums.
+    sums: bool,
     plan: Arc<Plan>,
 }
 
@@ -96,6 +100,7 @@ impl Fake {
             bounds,
             opaque: false,
             silent: false,
+            sums: false,
             plan: Arc::new(|_, _| Fate::Fine),
         }
     }
@@ -110,6 +115,21 @@ impl Fake {
     pub(super) fn silent(mut self) -> Self {
         self.silent = true;
         self
+    }
+
+    /// As S3 when it is told to keep checksums of parts: their ids have them too.
+    pub(super) fn sums(mut self) -> Self {
+        self.sums = true;
+        self
+    }
+
+    /// The id of a part as `object_store` writes it.
+    fn id(&self, tag: &str, bytes: &[u8]) -> String {
+        if !self.sums {
+            return tag.to_owned();
+        }
+        let sum = sum(bytes);
+        format!("<PartMetadata><e_tag>{tag}</e_tag><checksum_crc64nvme>{sum}</checksum_crc64nvme></PartMetadata>")
     }
 
     /// The same backend, whose requests fail as `plan` says: it is given how many of the kind there were before.
@@ -134,6 +154,16 @@ impl Fake {
     /// Whether the multipart uploads are too young to be taken for orphans.
     pub(super) fn young(&self, young: bool) {
         self.state.lock().unwrap().young = young;
+    }
+
+    /// One byte of a part of every multipart upload is another from now on. Its tag stays.
+    pub(super) fn rot(&self, index: usize) {
+        for upload in self.state.lock().unwrap().uploads.values_mut() {
+            let (_, bytes) = upload.parts.get_mut(&index).unwrap();
+            let mut rotten = bytes.to_vec();
+            rotten[0] ^= 1;
+            *bytes = rotten.into();
+        }
     }
 
     /// As if a rule had ended all multipart uploads.
@@ -208,7 +238,9 @@ impl State {
             let Some((tag, bytes)) = upload.parts.get(&number) else {
                 return Err(said("status code: 400: <Code>InvalidPart</Code>"));
             };
-            if *tag != asked.content_id {
+            let with_sum = format!(">{}<", sum(bytes));
+            let other_sum = asked.content_id.contains("<checksum") && !asked.content_id.contains(&with_sum);
+            if bare(tag) != tag_of(&asked.content_id) || other_sum {
                 return Err(said("status code: 400: <Code>InvalidPart</Code>"));
             }
             let (len, is_last) = (bytes.len() as u64, number + 1 == ids.len());
@@ -234,6 +266,10 @@ impl State {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sum(bytes: &[u8]) -> String {
+    format!("{:016x}", Crc64::of(bytes))
 }
 
 fn said(text: &str) -> object_store::Error {
@@ -394,8 +430,9 @@ impl MultipartStore for Fake {
             }
             let tag = state.tag(fake.opaque, &bytes);
             let upload = state.upload(&id, &path)?;
-            upload.parts.insert(index, (tag.clone(), bytes));
-            Ok(PartId { content_id: tag })
+            let content_id = fake.id(&tag, &bytes);
+            upload.parts.insert(index, (tag, bytes));
+            Ok(PartId { content_id })
         };
         self.suffer(Op::Part, len, call).await
     }
@@ -450,8 +487,9 @@ impl Copier for Fake {
             let mut state = fake.state.lock().unwrap();
             let tag = state.tag(fake.opaque, &bytes);
             let upload = state.upload(&native.id, &native.path.as_str().into())?;
-            upload.parts.insert(index as usize, (tag.clone(), bytes));
-            Ok(tag)
+            let id = fake.id(&tag, &bytes);
+            upload.parts.insert(index as usize, (tag, bytes));
+            Ok(id)
         };
         self.suffer(Op::Copy, 0, call).await
     }
@@ -459,15 +497,18 @@ impl Copier for Fake {
 
 #[async_trait]
 impl Lister for Fake {
-    async fn parts(&self, native: &Native) -> crate::Result<Option<Vec<(u32, String)>>> {
+    async fn parts(&self, native: &Native) -> crate::Result<Option<Vec<Listed>>> {
         let state = self.state.lock().unwrap();
         let upload = state.uploads.get(&native.id);
-        let tag = |tag: &str| tag.trim_matches('"').to_owned();
         Ok(upload.map(|upload| {
             upload
                 .parts
                 .iter()
-                .map(|(index, part)| (*index as u32, tag(&part.0)))
+                .map(|(index, (tag, bytes))| Listed {
+                    index: *index as u32,
+                    tag: bare(tag),
+                    sum: self.sums.then(|| sum(bytes)),
+                })
                 .collect()
         }))
     }

@@ -241,11 +241,7 @@ fn each_request_for_joined_uploads_fails_once() {
 }
 
 /// The older of two attempts, with other bytes, is done by the backend after the newer one was committed.
-async fn a_late_part(opaque: bool, lists: bool) {
-    let mut calm = Fake::new(SMALL);
-    if opaque {
-        calm = calm.opaque();
-    }
+async fn a_late_part(calm: Fake, lists: bool) {
     let late = calm.clone().failing(|op, nth| match (op, nth) {
         (Op::Part, 0) => Fate::Late(Duration::from_secs(100)),
         (Op::Part, 1 | 2) => Fate::FailBefore,
@@ -285,11 +281,54 @@ async fn a_late_part(opaque: bool, lists: bool) {
 
 #[tokio::test(start_paused = true)]
 async fn a_late_part_of_an_older_attempt_never_gets_into_the_blob() {
-    for opaque in [false, true] {
-        for lists in [false, true] {
-            a_late_part(opaque, lists).await;
+    let fake = || Fake::new(SMALL);
+    for lists in [false, true] {
+        for calm in [fake(), fake().opaque(), fake().sums(), fake().opaque().sums()] {
+            a_late_part(calm, lists).await;
         }
     }
+}
+
+/// The same bytes are put again by the backend after their part was committed: by an older attempt, at another node.
+async fn a_late_part_of_the_same_bytes(calm: &Fake) -> crate::Result<()> {
+    let late = calm.clone().failing(|op, nth| match (op, nth) {
+        (Op::Part, 0) => Fate::Late(Duration::from_secs(100)),
+        (Op::Part, 1 | 2) => Fate::FailBefore,
+        _ => Fate::Fine,
+    });
+    let metadata = metadata();
+    let first = engine(on(&late, options(SMALL)), metadata.clone()).build().await?;
+    let other = engine(on(calm, options(SMALL)), metadata).build().await?;
+    let whole = bytes(5, 4 * PART as usize);
+    let new = NewUpload::new("a.mp4").size(4 * PART).chunk_size(PART);
+    let id = first.create(&alice(), new).await?.id();
+    let chunk = |number: u32| body(&whole[number as usize * PART as usize..][..PART as usize]);
+    let refused = first.put_chunk(&alice(), id, NewChunk::new(2), chunk(2)).await;
+    refused.unwrap_err();
+    for number in 0..4 {
+        other
+            .put_chunk(&alice(), id, NewChunk::new(number), chunk(number))
+            .await?;
+    }
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    other.assemble(&alice(), id, None).await?;
+    assert!(content(&other, id).await == whole);
+    is_clean(calm, 1).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_part_of_the_same_bytes_is_taken_where_something_tells_that_it_is() {
+    for fake in [
+        Fake::new(SMALL),
+        Fake::new(SMALL).sums(),
+        Fake::new(SMALL).opaque().sums(),
+    ] {
+        a_late_part_of_the_same_bytes(&fake).await.unwrap();
+    }
+    let nothing_tells = Fake::new(SMALL).opaque();
+    let error = a_late_part_of_the_same_bytes(&nothing_tells).await.unwrap_err();
+    assert_eq!(error.missing(), [(2, 2)], "{error:?}");
 }
 
 /// A rule of the bucket ends the multipart upload: what is sent again goes on without it.

@@ -42,6 +42,12 @@ async fn the_suite_where_the_tag_of_an_object_is_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_suite_with_checksums_of_parts() {
+    blob::run(async || on(&Fake::new(SMALL).sums(), options(SMALL))).await;
+    blob::run(async || on(&Fake::new(SMALL).opaque().sums(), options(SMALL))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_suite_where_chunks_are_too_small_for_parts() {
     let strict = PartBounds::new(20_000, 1 << 20, 10_000).equal();
     blob::run(async || on(&Fake::new(strict), options(strict).with_part_size(20_000))).await;
@@ -104,4 +110,5 @@ async fn what_was_stored_is_there_for_the_next_process() {
 }
 
 mod faults;
+mod rot;
 mod whole;

@@ -247,6 +247,23 @@ async fn small_and_empty_files() {
     }
 }
 
+/// Of a stream a multipart upload began, as nobody knew; an object of no parts is not made of it.
+#[tokio::test]
+async fn a_file_that_turns_out_empty_leaves_no_multipart_upload() {
+    let mut sent = Sent::new(SMALL, 0).await;
+    sent.appends(NewUpload::new("a.mp4"), [0]).await;
+    assert_eq!(sent.fake.uploads(), 1);
+    sent.publish("an empty stream").await;
+
+    let mut sent = Sent::new(SMALL, 0).await;
+    let (target, name) = (Target::parse("9").unwrap(), FileName::parse("a.mp4").unwrap());
+    let address = Address::Name(Some(&target), &name);
+    let empty = NewChunk::new(0).total(1);
+    let stored = sent.uploads.put_chunk(&alice(), address, empty, body(&[])).await;
+    sent.id = Some(stored.unwrap().upload_id);
+    sent.publish("an empty chunk").await;
+}
+
 #[tokio::test]
 async fn a_file_of_unknown_length_may_need_too_many_parts() {
     let len = 30 * PART as usize;
