@@ -36,6 +36,10 @@ const STEP: u64 = 8 << 20;
 
 /// What a part is copied from.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(any(feature = "aws", feature = "gcp")),
+    allow(dead_code, reason = "no other backend copies")
+)]
 pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     /// The object's entity tag: if it has another one, it is not the object that was written.
