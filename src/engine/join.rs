@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::{
     CONTENTION, Upload, Uploads,
     append::last_of,
-    assemble::{backoff, combined},
+    assemble::combined,
     concat::{AT_ONCE, distinct, is_complete},
+    conclude::backoff,
     contended, ended, ended_or_sealed,
     live::{Spot, Turn, superseded},
     tasks::shutting_down,

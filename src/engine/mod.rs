@@ -11,6 +11,7 @@ mod builder;
 pub(crate) mod checksum;
 mod clock;
 mod concat;
+mod conclude;
 mod config;
 mod create;
 mod derived;

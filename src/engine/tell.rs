@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 pub use self::telling::Telling;
 
 use self::{hold::StoreTime, telling::lock};
-use super::{CONTENTION, Uploads, assemble::backoff, contended, live::Spot, tasks::shutting_down};
+use super::{CONTENTION, Uploads, conclude::backoff, contended, live::Spot, tasks::shutting_down};
 use crate::{
     error::{Error, Result},
     hook::Hook,

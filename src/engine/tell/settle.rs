@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::hold::{self, StoreTime};
 use crate::{
-    engine::{CONTENTION, Uploads, assemble::backoff, contended},
+    engine::{CONTENTION, Uploads, conclude::backoff, contended},
     error::{ErrorKind, Result},
     hook::Hook,
     metadata::{Lookup, PartRange, PartsEdit},
