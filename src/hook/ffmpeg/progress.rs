@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How far a run is.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -14,6 +16,71 @@ pub struct Progress {
     pub percent: Option<f64>,
     /// How long the rest will take, by how long it took until now.
     pub left: Option<Duration>,
+}
+
+/// How far a run is, by the [weights](super::ladder::Step::weight) of its steps.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// Of all steps, and of those that are over.
+    work: f64,
+    done: f64,
+    /// How many there will be of renditions, and how many are finished.
+    total: u32,
+    finished: u32,
+    /// The furthest that was told, in percent.
+    told: f64,
+    begun: Instant,
+}
+
+impl Tally {
+    pub(super) const fn new(begun: Instant) -> Self {
+        Self {
+            work: 0.0,
+            done: 0.0,
+            total: 0,
+            finished: 0,
+            told: 0.0,
+            begun,
+        }
+    }
+
+    /// What is to be done besides what is over: so many renditions of these weights together.
+    pub(super) fn expect(&mut self, renditions: usize, work: f64) {
+        self.work = self.done + work;
+        self.total = self
+            .finished
+            .saturating_add(u32::try_from(renditions).unwrap_or(u32::MAX));
+    }
+
+    /// A step is over, though nothing came of it.
+    pub(super) fn in_vain(&mut self, weight: f64) {
+        self.done += weight;
+    }
+
+    pub(super) fn finished(&mut self, weight: f64) {
+        self.done += weight;
+        self.finished = self.finished.saturating_add(1);
+    }
+
+    /// How far it is when `part` (0 to 1) of a step of this weight is done.
+    pub(super) fn at(&mut self, rendition: &str, weight: f64, part: Option<f64>) -> Progress {
+        let done = part.map(|part| (self.done + part.clamp(0.0, 1.0) * weight) / self.work);
+        let elapsed = self.begun.elapsed().as_secs_f64();
+        let left = done
+            .filter(|done| *done > 0.01)
+            .and_then(|done| Duration::try_from_secs_f64(elapsed * (1.0 - done) / done).ok());
+        let percent = done.map(|done| {
+            self.told = self.told.max(done * 100.0).min(100.0);
+            self.told
+        });
+        Progress {
+            rendition: rendition.to_owned(),
+            finished: self.finished,
+            total: self.total,
+            percent,
+            left,
+        }
+    }
 }
 
 /// Reads what `ffmpeg -progress` prints: lines of `key=value`. What it does not understand it forgets.
