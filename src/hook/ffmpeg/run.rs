@@ -123,12 +123,13 @@ impl Run<'_> {
                 .find(|made| made.name == step.name && made.recipe == recipe)
             {
                 self.list(same.clone(), &mut outcome).await?;
+                tally.kept(step.weight(&source));
             } else {
                 let segments = self.make(&source, step, boundaries, &mut tally).await?;
                 self.keep(&source, step, boundaries, segments, &earlier, &mut outcome)
                     .await?;
+                tally.finished(step.weight(&source));
             }
-            tally.finished(step.weight(&source));
             if outcome.renditions.len() == 1 {
                 outcome.poster = self.poster(&source).await?;
             }
