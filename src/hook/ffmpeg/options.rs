@@ -52,7 +52,8 @@ pub struct TranscodeLimits {
     pub pixels: u64,
     /// The most streams in a container; 64.
     pub streams: u32,
-    /// The longest a run may take, without the wait for its turn; 12 hours.
+    /// The longest a run may take, without the wait for its turn, but with reading the source and storing what is made;
+    /// 12 hours.
     pub time: Duration,
     /// The longest without progress or output; 5 minutes.
     pub stall: Duration,

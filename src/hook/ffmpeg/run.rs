@@ -1,8 +1,11 @@
 //! One source, from its first byte to the last playlist.
 
-use std::{fs::File, io, time::Duration};
+use std::{fs::File, future::Future, io, time::Duration};
 
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Containment, HlsSink, Job, MASTER_PLAYLIST, MediaSource, OnProgress, OutputFile, POSTER, Rendition, Shared,
@@ -19,6 +22,7 @@ use super::{
     sniff::sniff,
     workdir::RunDir,
 };
+use crate::error::Error;
 
 /// What a run made.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,14 +84,9 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn go(&self, source: MediaSource) -> Result<Outcome, TranscodeError> {
-        let placed = self.cancel.or(self.dir.place(source)).await?;
-        placed.map_err(TranscodeError::io)?;
+        self.of_source(self.dir.place(source)).await?;
         let source = self.probe().await?;
-        let earlier = self
-            .cancel
-            .or(self.sink.renditions())
-            .await?
-            .map_err(TranscodeError::sink)?;
+        let earlier = self.in_sink(self.sink.renditions()).await?;
         let mut outcome = Outcome {
             renditions: Vec::new(),
             poster: false,
@@ -148,8 +147,8 @@ impl Run<'_> {
 
     async fn probe(&self) -> Result<Source, TranscodeError> {
         let path = self.dir.source();
-        let sniffed = spawn_blocking(move || sniff(&mut File::open(path)?)).await;
-        let container = sniffed.map_err(io::Error::from).flatten().map_err(TranscodeError::io)?;
+        let sniffed = async { spawn_blocking(move || sniff(&mut File::open(path)?)).await? };
+        let container = self.of_source(sniffed).await?;
         let container = container
             .ok_or_else(|| TranscodeError::unsupported("The file is no video or sound of a kind that is taken"))?;
         let options = &self.shared.options;
@@ -281,8 +280,7 @@ impl Run<'_> {
         for file in files {
             self.put(&format!("{}/{file}", step.name), file).await?;
         }
-        let finished = self.cancel.or(self.sink.finished(&rendition)).await?;
-        finished.map_err(TranscodeError::sink)?;
+        self.in_sink(self.sink.finished(&rendition)).await?;
         self.list(rendition, outcome).await
     }
 
@@ -304,7 +302,7 @@ impl Run<'_> {
             path: &path,
             size,
         };
-        self.cancel.or(self.sink.put(file)).await?.map_err(TranscodeError::sink)
+        self.in_sink(self.sink.put(file)).await
     }
 
     fn describe(&self, step: &Step, segments: &[Segment], recipe: String) -> Result<Rendition, TranscodeError> {
@@ -364,6 +362,19 @@ impl Run<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Reads where the source is. A store that hangs must not keep the turn for ever; that the time is over is its fault, not the file's.
+    async fn of_source<T>(&self, work: impl Future<Output = io::Result<T>>) -> Result<T, TranscodeError> {
+        let read = self.cancel.or(timeout_at(self.deadline(), work)).await?;
+        read.unwrap_or_else(|late| Err(late.into())).map_err(TranscodeError::io)
+    }
+
+    /// The same where the stream is kept.
+    async fn in_sink<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, TranscodeError> {
+        let late = |_| Err(Error::unavailable("The store took longer than a run may"));
+        let stored = self.cancel.or(timeout_at(self.deadline(), work)).await?;
+        stored.unwrap_or_else(late).map_err(TranscodeError::sink)
     }
 
     fn deadline(&self) -> Instant {
