@@ -64,7 +64,7 @@ pub struct TranscodeLimits {
     /// Bytes that all renditions of a run may have together; 64 GiB.
     pub output: u64,
     /// Processes and threads at once, where the kernel counts them apart from all others of the same user (user
-    /// namespaces, and not root); 256.
+    /// namespaces, and not root: [`Containment::process_count`](super::Containment::process_count)); 256.
     pub processes: u32,
 }
 
@@ -225,7 +225,7 @@ impl TranscodeOptions {
         self
     }
 
-    /// Makes [`open`](Self::open) fail unless every kind of [`Containment`](super::Containment) is to be had.
+    /// Makes [`open`](Self::open) fail unless every kind of [`Containment`](super::Containment) is to be had, which root never has.
     #[must_use]
     pub const fn with_required_containment(mut self) -> Self {
         self.require_containment = true;

@@ -272,6 +272,25 @@ async fn a_store_that_hangs_gives_the_turn_back_in_time() {
 }
 
 #[tokio::test]
+async fn what_is_contained_in_full_has_no_more_processes_than_it_may() {
+    let stage = Stage::new(
+        "i=0; while [ $i -lt 60 ]; do i=$((i+1)); sleep LONG & done; echo 'as many as it likes' >&2; exit 1",
+    );
+    let options = stage.options();
+    let limits = TranscodeLimits::default().with_processes(16);
+    let transcoder = options.with_limits(limits).open().await.unwrap();
+    let containment = transcoder.containment();
+    let is_bounded = !stage
+        .ends_with(transcoder)
+        .await
+        .detail()
+        .contains("as many as it likes");
+    eprintln!("{containment:?}, bounded: {is_bounded}");
+    assert_eq!(containment.process_count, is_bounded, "{containment:?}");
+    assert!(is_bounded || !containment.is_full(), "{containment:?}");
+}
+
+#[tokio::test]
 async fn what_leaves_the_process_group_ends_too() {
     let stage = Stage::new("setsid sleep LONG & setsid setsid sh -c 'sleep LONG; sleep LONG' & sleep 0.2; exit 1");
     let options = stage.options();
