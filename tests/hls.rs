@@ -344,6 +344,42 @@ async fn a_deletion_stops_the_run_and_takes_all_away() {
     }
 }
 
+/// Programs in place of ffmpeg's: one that waits until its source is gone, and fails then as it does with a broken file.
+fn waits_for_the_end(directory: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let script = |name: &str, acts: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{acts}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let stream = r#"{"index":0,"codec_name":"mp3","codec_type":"audio","sample_rate":"48000","channels":2}"#;
+    let found = format!(r#"echo '{{"streams":[{stream}],"format":{{"duration":"4.0"}}}}'"#);
+    let works = "case \"$*\" in *-encoders*) echo ' V..... libx264 x'; echo ' A..... aac y'; exit 0;; esac
+        while [ -e source ]; do sleep 0.005; done; exit 1";
+    (script("fake-ffmpeg", works), script("fake-ffprobe", &found))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_deleted_under_ffmpeg_is_not_taken_for_a_broken_one() {
+    let place = Place::new(true);
+    let (ffmpeg, ffprobe) = waits_for_the_end(place.dir.path());
+    let options = place.options().with_programs(ffmpeg, ffprobe);
+    let builder = place.builder().await;
+    let uploads = builder.hook(FfmpegHls::new(options)).build().await.unwrap();
+    for _ in 0..5 {
+        let id = upload(&uploads, b"\0\0\0\x20ftypisom".to_vec()).await;
+        place.is_busy().await;
+        uploads.delete(&alice(), id).await.unwrap();
+        let record = until(&uploads, id, |record| !record.staged && record.outbox.is_empty()).await;
+        assert!(record.dead_letters.is_empty(), "{:?}", record.dead_letters);
+        assert_eq!(outcome(&record), Some(Outcome::Finished), "{:?}", record.deliveries);
+        place.is_idle().await;
+    }
+    assert!(!place.told().contains(&EventKind::HookFailed));
+    uploads.shutdown(Duration::from_secs(10)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_another_ladder_what_is_not_asked_for_any_more_goes() {
     if !stream::has_ffmpeg() {

@@ -47,6 +47,11 @@ impl Telling {
     /// Stores a file in that folder, whole and durably, in place of one of the same name: readers see the old one or the new
     /// one. It is done to its end if this future is dropped.
     ///
+    /// Only playlists (`.m3u8`) and what lies directly in the folder (`poster.jpg`) may be replaced. A file further below
+    /// (`720p-1/00000.m4s`) is written once, and its name is not used again after a [`clear`](Self::clear) either: over HTTP such files are
+    /// taken for ones that never change, which browsers keep for a day and whose broken downloads they go on with. What is made anew goes to a
+    /// folder with a name of its own. Nobody looks whether a file is there already: that would cost a store a request for each.
+    ///
     /// # Errors
     /// As [`derive`](Self::derive); [`Invalid`](ErrorKind::Invalid) for what is no [name](DerivedName) or if the blob store
     /// cannot [put](crate::blob::BlobStore::put); those of the blob store.

@@ -173,6 +173,76 @@ async fn a_stream_is_read_while_it_is_made() {
     }
 }
 
+/// Puts a large file beside the folders of its stream, and another of the same size in its place when it is told to.
+struct Replaces(Arc<Notify>);
+
+const LARGE: usize = (4 << 20) + 1;
+
+#[async_trait]
+impl Hook for Replaces {
+    fn wants(&self, kind: EventKind) -> bool {
+        kind == EventKind::Assembled
+    }
+    async fn on_event(&self, _: &Event, telling: &Telling) -> tower_upload::Result<()> {
+        telling.put("all.mp4", vec![b'1'; LARGE].into()).await?;
+        telling.put("1/all.mp4", vec![b'1'; LARGE].into()).await?;
+        self.0.notified().await;
+        telling.put("all.mp4", vec![b'2'; LARGE].into()).await?;
+        telling.put("master.m3u8", MASTER.into()).await
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_replaced_and_is_too_large_to_be_compared_is_sent_anew() {
+    let go_on = Arc::new(Notify::new());
+    let hook = Replaces(go_on.clone());
+    let house = House::built(|builder| builder.hook(hook), |files| files).await;
+    let id = house.file("a.mp4", "video/mp4", b"0123456789").await;
+    let (path, in_folder) = (format!("{id}/hls/all.mp4"), format!("{id}/hls/1/all.mp4"));
+    let mut folders = house.get_at(&in_folder, &[ANN]).await;
+    for _ in 0..1000 {
+        if folders.status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        folders = house.get_at(&in_folder, &[ANN]).await;
+    }
+    let first = house.get_at(&path, &[ANN]).await;
+    assert!(first.status == 200 && first.body.iter().all(|byte| *byte == b'1'));
+    assert_eq!(first.header("cache-control"), "private, no-cache");
+    go_on.notify_one();
+    master(&house, id).await;
+    let tag = folders.header("etag");
+    for known in ["if-none-match", "if-match", "if-range"] {
+        let of_one = house
+            .get_at(&in_folder, &[ANN, (known, tag), ("range", "bytes=1-2")])
+            .await;
+        let expected = if known == "if-none-match" { 304 } else { 206 };
+        assert_eq!(
+            of_one.status, expected,
+            "{known}: what lies in a folder is written once"
+        );
+        let now = house.get_at(&path, &[ANN, (known, tag), ("range", "bytes=1-2")]).await;
+        let is_new = now.body.iter().all(|byte| *byte == b'2');
+        let expected = match known {
+            "if-none-match" => 206,
+            "if-match" => 412,
+            _ => 200,
+        };
+        assert!(
+            now.status == expected && (is_new || expected == 412),
+            "{known}: {}",
+            now.status
+        );
+    }
+    let head = house.ask(&format!("HEAD /media/{path}"), &[ANN]).await;
+    assert!(
+        head.headers.iter().all(|(name, _)| name != "etag"),
+        "{:?}",
+        head.headers
+    );
+}
+
 #[tokio::test]
 async fn one_signature_covers_the_stream_and_not_the_file() {
     let (house, _, segment) = house().await;

@@ -53,6 +53,8 @@ pub(crate) struct Setup {
     pub(crate) store: String,
     pub(crate) front: String,
     pub(crate) seed: u64,
+    /// Videos become HLS streams.
+    pub(crate) streams: bool,
 }
 
 impl Cluster {
@@ -81,6 +83,7 @@ impl Cluster {
             format!("--lease={}", LEASE.as_secs()),
         ];
         args.extend(users.iter().map(|user| format!("--token={user}={user}")));
+        args.extend(setup.streams.then(|| "--hls".to_owned()));
         let directory = tempfile::tempdir().unwrap();
         let ports = free_ports(NODES);
         let mut nodes = Vec::new();
@@ -186,6 +189,16 @@ impl Node {
         }
     }
 
+    /// Whether it was started and nobody killed it since.
+    pub(crate) const fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Where its ffmpeg works.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.data.join("data/transcode")
+    }
+
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.as_mut().map(Child::try_wait), Some(Ok(None)))
     }
@@ -241,7 +254,7 @@ fn binary() -> PathBuf {
     let path = test.parent().unwrap().parent().unwrap().join("examples/axum");
     assert!(
         path.exists(),
-        "{} is missing: cargo build --features aws,postgres --example axum",
+        "{} is missing: cargo build --features aws,ffmpeg,postgres --example axum",
         path.display()
     );
     path

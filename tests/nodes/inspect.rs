@@ -103,10 +103,10 @@ pub(crate) async fn inspect(cluster: &Cluster, users: &[String]) -> Found {
 }
 
 /// The store itself, with no proxy before it.
-struct S3<'a>(&'a Cluster);
+pub(crate) struct S3<'a>(&'a Cluster);
 
 impl<'a> S3<'a> {
-    const fn of(cluster: &'a Cluster) -> Self {
+    pub(crate) const fn of(cluster: &'a Cluster) -> Self {
         Self(cluster)
     }
 
@@ -126,7 +126,7 @@ impl<'a> S3<'a> {
     }
 
     /// The keys of all objects.
-    fn objects(&self) -> BTreeSet<String> {
+    pub(crate) fn objects(&self) -> BTreeSet<String> {
         self.list("list-type=2&max-keys=1000")
     }
 

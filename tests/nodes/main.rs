@@ -6,8 +6,8 @@
 //! of a run, though not its timing. `NODES_STORE` takes one store, `NODES_PROXY` another proxy than haproxy (nginx), `NODES_LOG`
 //! what the nodes log.
 //!
-//!     cargo build --release --features aws,postgres --example axum
-//!     NODES_ROUNDS=100 cargo test --release --features aws,postgres --test nodes -- --nocapture --test-threads 1
+//!     cargo build --release --features aws,ffmpeg,postgres --example axum
+//!     NODES_ROUNDS=100 cargo test --release --features aws,ffmpeg,postgres --test nodes -- --nocapture --test-threads 1
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
@@ -22,6 +22,9 @@ mod inspect;
 mod proxy;
 #[path = "../services/mod.rs"]
 mod services;
+#[path = "../stream/mod.rs"]
+mod stream;
+mod takeover;
 mod video;
 #[path = "../wire/mod.rs"]
 mod wire;
@@ -203,6 +206,7 @@ fn setup(store: &str, seed: u64) -> Setup {
         store: store.to_owned(),
         front: std::env::var("NODES_PROXY").unwrap_or_else(|_| "haproxy".to_owned()),
         seed,
+        streams: false,
     }
 }
 

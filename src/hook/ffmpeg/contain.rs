@@ -33,8 +33,11 @@ pub struct Containment {
     pub network: bool,
     /// Whatever it starts ends with it, also what leaves its process group. Without it the process group is killed.
     pub processes: bool,
-    /// It has limits on processor time, memory and the size of files.
+    /// Each of its processes has limits on processor time, memory and the size of files.
     pub resources: bool,
+    /// It cannot have more processes and threads at once than it [may](super::TranscodeLimits::processes). The kernel holds root to no such
+    /// limit: a server that is to have it runs as another user.
+    pub process_count: bool,
     /// It has no privileges of the server and cannot gain any.
     pub privileges: bool,
     /// It ends when the server is killed.
@@ -42,10 +45,11 @@ pub struct Containment {
 }
 
 impl Containment {
-    /// Whether all of it is in force.
+    /// Whether all of it is in force. For a server that runs as root it is not: see [`process_count`](Self::process_count).
     #[must_use]
     pub const fn is_full(self) -> bool {
-        self.network && self.processes && self.resources && self.privileges && self.orphans
+        let ends = self.processes && self.orphans;
+        ends && self.network && self.resources && self.process_count && self.privileges
     }
 }
 
@@ -127,6 +131,7 @@ impl Wrapper {
                     best.containment.processes = true;
                     // Out of a user namespace nothing leads back to the server's capabilities; without one setpriv drops them.
                     best.containment.privileges = best.setpriv.is_some();
+                    best.containment.process_count = best.counts_processes(limits).await;
                     break;
                 }
             }
@@ -204,6 +209,16 @@ impl Wrapper {
         };
         let theirs = self.output(limits, &readlink, &["/proc/self/ns/net"]).await;
         theirs.is_some_and(|theirs| theirs.starts_with("net:[") && Some(theirs.trim()) != ours.to_str())
+    }
+
+    /// Whether a shell that may have one process cannot start another.
+    async fn counts_processes(&self, limits: ProcessLimits) -> bool {
+        let (Some(shell), Some(_)) = (find("sh".as_ref()), &self.prlimit) else {
+            return false;
+        };
+        let one = ProcessLimits { processes: 1, ..limits };
+        let forks = ["-c", "(echo two); :"];
+        self.output(&limits, &shell, &forks).await.is_some() && self.output(&one, &shell, &forks).await.is_none()
     }
 
     async fn output(&self, limits: &ProcessLimits, program: &Path, args: &[&str]) -> Option<String> {

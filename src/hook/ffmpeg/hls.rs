@@ -13,7 +13,7 @@ use crate::{
     blob::{BlobBody, BlobStore, ByteRange},
     error::{Error, ErrorKind, Result},
     hook::{Hook, Telling},
-    upload::{Event, EventKind, Key},
+    upload::{Event, EventKind, Key, State},
 };
 
 /// Makes an HLS stream of each upload that is assembled, in the blob store, below the upload's [folder](Telling::derive):
@@ -147,14 +147,20 @@ impl Hook for FfmpegHls {
             () = telling.ended() => Err(Error::new(ErrorKind::Gone, "The upload was deleted")),
             result = self.convert(event, telling) => result,
         };
-        match result {
-            Err(error) if error.kind() == ErrorKind::Gone => {
-                tracing::info!(id = %event.upload_id(), "an upload was deleted, and is not converted");
-                Ok(())
-            }
-            result => result,
+        let Err(error) = result else { return Ok(()) };
+        // Its bytes go at once, and ffmpeg may have missed them before anybody has said here that the upload has ended.
+        let has_ended = error.kind() == ErrorKind::Gone || has_ended(telling).await?;
+        if !has_ended {
+            return Err(error);
         }
+        tracing::info!(id = %event.upload_id(), "an upload was deleted, and is not converted");
+        Ok(())
     }
+}
+
+async fn has_ended(telling: &Telling) -> Result<bool> {
+    let record = telling.record().await?;
+    Ok(record.is_none_or(|record| record.state != State::Assembled))
 }
 
 fn source(blobs: &Arc<dyn BlobStore>, key: &Key) -> MediaSource {

@@ -52,7 +52,8 @@ pub struct TranscodeLimits {
     pub pixels: u64,
     /// The most streams in a container; 64.
     pub streams: u32,
-    /// The longest a run may take, without the wait for its turn; 12 hours.
+    /// The longest a run may take, without the wait for its turn, but with reading the source and storing what is made;
+    /// 12 hours.
     pub time: Duration,
     /// The longest without progress or output; 5 minutes.
     pub stall: Duration,
@@ -63,7 +64,7 @@ pub struct TranscodeLimits {
     /// Bytes that all renditions of a run may have together; 64 GiB.
     pub output: u64,
     /// Processes and threads at once, where the kernel counts them apart from all others of the same user (user
-    /// namespaces, and not root); 256.
+    /// namespaces, and not root: [`Containment::process_count`](super::Containment::process_count)); 256.
     pub processes: u32,
 }
 
@@ -224,7 +225,7 @@ impl TranscodeOptions {
         self
     }
 
-    /// Makes [`open`](Self::open) fail unless every kind of [`Containment`](super::Containment) is to be had.
+    /// Makes [`open`](Self::open) fail unless every kind of [`Containment`](super::Containment) is to be had, which root never has.
     #[must_use]
     pub const fn with_required_containment(mut self) -> Self {
         self.require_containment = true;

@@ -1,12 +1,15 @@
 //! One source, from its first byte to the last playlist.
 
-use std::{fs::File, io, time::Duration};
+use std::{fs::File, future::Future, io, time::Duration};
 
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 use super::{
-    Containment, HlsSink, Job, MASTER_PLAYLIST, MediaSource, OnProgress, OutputFile, POSTER, Progress, Rendition,
-    Shared, TranscodeError, TranscodeErrorKind,
+    Containment, HlsSink, Job, MASTER_PLAYLIST, MediaSource, OnProgress, OutputFile, POSTER, Rendition, Shared,
+    TranscodeError, TranscodeErrorKind,
     cancel::Cancel,
     command::{self, MOST_BOUNDARIES},
     content_type,
@@ -15,10 +18,11 @@ use super::{
     playlist::{self, INDEX, INIT, Segment, bandwidth, master_playlist},
     probe::{self, Source},
     process::{self, Heard, Spec},
-    progress::Lines,
+    progress::{Lines, Tally},
     sniff::sniff,
     workdir::RunDir,
 };
+use crate::error::Error;
 
 /// What a run made.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,25 +82,11 @@ struct Run<'a> {
     begun: Instant,
 }
 
-/// How far the run is, for those who wait.
-struct Tally {
-    /// Of all steps, and of those that are finished.
-    work: f64,
-    done: f64,
-    steps: u32,
-    finished: u32,
-}
-
 impl Run<'_> {
     async fn go(&self, source: MediaSource) -> Result<Outcome, TranscodeError> {
-        let placed = self.cancel.or(self.dir.place(source)).await?;
-        placed.map_err(TranscodeError::io)?;
+        self.of_source(self.dir.place(source)).await?;
         let source = self.probe().await?;
-        let earlier = self
-            .cancel
-            .or(self.sink.renditions())
-            .await?
-            .map_err(TranscodeError::sink)?;
+        let earlier = self.in_sink(self.sink.renditions()).await?;
         let mut outcome = Outcome {
             renditions: Vec::new(),
             poster: false,
@@ -104,26 +94,26 @@ impl Run<'_> {
             containment: self.shared.wrapper.containment,
         };
         let mut steps = plan(&source, &self.shared.options, self.shared.options.copy);
+        let work = |steps: &[Step]| steps.iter().map(|step| step.weight(&source)).sum::<f64>();
+        let mut tally = Tally::new(self.begun);
         let mut boundaries = None;
         if steps.first().is_some_and(Step::is_copy) {
-            let segments = self.copy(&source, &steps).await?;
-            if let Some(segments) = segments {
-                let step = steps.remove(0);
+            let step = steps.remove(0);
+            let encoded = plan(&source, &self.shared.options, false);
+            // Until it is known to be good, all the encoding that it may spare is yet to come.
+            tally.expect(steps.len() + 1, step.weight(&source) + work(&encoded));
+            if let Some(segments) = self.copy(&source, &step, &mut tally).await? {
                 boundaries = Some(starts(&segments));
                 self.keep(&source, &step, None, segments, &earlier, &mut outcome)
                     .await?;
+                tally.finished(step.weight(&source));
                 outcome.poster = self.poster(&source).await?;
             } else {
-                steps = plan(&source, &self.shared.options, false);
+                tally.in_vain(step.weight(&source));
+                steps = encoded;
             }
         }
-        let finished = u32::try_from(outcome.renditions.len()).unwrap_or(0);
-        let mut tally = Tally {
-            work: steps.iter().map(|step| step.weight(&source)).sum(),
-            done: 0.0,
-            steps: u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(finished),
-            finished,
-        };
+        tally.expect(steps.len(), work(&steps));
         for step in &steps {
             let boundaries = boundaries.as_deref();
             let recipe = self.recipe(&source, step, boundaries);
@@ -132,13 +122,13 @@ impl Run<'_> {
                 .find(|made| made.name == step.name && made.recipe == recipe)
             {
                 self.list(same.clone(), &mut outcome).await?;
+                tally.kept(step.weight(&source));
             } else {
-                let segments = self.make(&source, step, boundaries, &tally).await?;
+                let segments = self.make(&source, step, boundaries, &mut tally).await?;
                 self.keep(&source, step, boundaries, segments, &earlier, &mut outcome)
                     .await?;
+                tally.finished(step.weight(&source));
             }
-            tally.done += step.weight(&source);
-            tally.finished += 1;
             if outcome.renditions.len() == 1 {
                 outcome.poster = self.poster(&source).await?;
             }
@@ -157,8 +147,8 @@ impl Run<'_> {
 
     async fn probe(&self) -> Result<Source, TranscodeError> {
         let path = self.dir.source();
-        let sniffed = spawn_blocking(move || sniff(&mut File::open(path)?)).await;
-        let container = sniffed.map_err(io::Error::from).flatten().map_err(TranscodeError::io)?;
+        let sniffed = async { spawn_blocking(move || sniff(&mut File::open(path)?)).await? };
+        let container = self.of_source(sniffed).await?;
         let container = container
             .ok_or_else(|| TranscodeError::unsupported("The file is no video or sound of a kind that is taken"))?;
         let options = &self.shared.options;
@@ -176,15 +166,13 @@ impl Run<'_> {
     }
 
     /// The source as it is, cut into segments; `None` if it is better encoded after all.
-    async fn copy(&self, source: &Source, steps: &[Step]) -> Result<Option<Vec<Segment>>, TranscodeError> {
-        let Some(step) = steps.first() else { return Ok(None) };
-        let tally = Tally {
-            work: steps.iter().map(|step| step.weight(source)).sum(),
-            done: 0.0,
-            steps: u32::try_from(steps.len()).unwrap_or(u32::MAX),
-            finished: 0,
-        };
-        let segments = match self.make(source, step, None, &tally).await {
+    async fn copy(
+        &self,
+        source: &Source,
+        step: &Step,
+        tally: &mut Tally,
+    ) -> Result<Option<Vec<Segment>>, TranscodeError> {
+        let segments = match self.make(source, step, None, tally).await {
             Ok(segments) => segments,
             Err(error) if matches!(error.kind(), TranscodeErrorKind::Refused | TranscodeErrorKind::Broken) => {
                 return Ok(None);
@@ -204,7 +192,7 @@ impl Run<'_> {
         source: &Source,
         step: &Step,
         boundaries: Option<&[f64]>,
-        tally: &Tally,
+        tally: &mut Tally,
     ) -> Result<Vec<Segment>, TranscodeError> {
         let limits = &self.shared.options.limits;
         let format = self.shared.options.format;
@@ -246,21 +234,11 @@ impl Run<'_> {
         Ok(segments)
     }
 
-    fn tell(&self, source: &Source, step: &Step, seconds: f64, tally: &Tally) {
-        let Some(told) = &self.on_progress else { return };
-        let part = source.duration.map(|duration| (seconds / duration).clamp(0.0, 1.0));
-        let done = part.map(|part| (tally.done + part * step.weight(source)) / tally.work);
-        let elapsed = self.begun.elapsed().as_secs_f64();
-        let left = done
-            .filter(|done| *done > 0.01)
-            .and_then(|done| Duration::try_from_secs_f64(elapsed * (1.0 - done) / done).ok());
-        told(&Progress {
-            rendition: step.name.clone(),
-            finished: tally.finished,
-            total: tally.steps,
-            percent: done.map(|done| done * 100.0),
-            left,
-        });
+    fn tell(&self, source: &Source, step: &Step, seconds: f64, tally: &mut Tally) {
+        if let Some(told) = &self.on_progress {
+            let part = source.duration.map(|duration| seconds / duration);
+            told(&tally.at(&step.name, step.weight(source), part));
+        }
     }
 
     /// Gives a finished rendition to the sink, file by file, unless it has it already; then lists it.
@@ -302,8 +280,7 @@ impl Run<'_> {
         for file in files {
             self.put(&format!("{}/{file}", step.name), file).await?;
         }
-        let finished = self.cancel.or(self.sink.finished(&rendition)).await?;
-        finished.map_err(TranscodeError::sink)?;
+        self.in_sink(self.sink.finished(&rendition)).await?;
         self.list(rendition, outcome).await
     }
 
@@ -325,7 +302,7 @@ impl Run<'_> {
             path: &path,
             size,
         };
-        self.cancel.or(self.sink.put(file)).await?.map_err(TranscodeError::sink)
+        self.in_sink(self.sink.put(file)).await
     }
 
     fn describe(&self, step: &Step, segments: &[Segment], recipe: String) -> Result<Rendition, TranscodeError> {
@@ -385,6 +362,19 @@ impl Run<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Reads where the source is. A store that hangs must not keep the turn for ever; that the time is over is its fault, not the file's.
+    async fn of_source<T>(&self, work: impl Future<Output = io::Result<T>>) -> Result<T, TranscodeError> {
+        let read = self.cancel.or(timeout_at(self.deadline(), work)).await?;
+        read.unwrap_or_else(|late| Err(late.into())).map_err(TranscodeError::io)
+    }
+
+    /// The same where the stream is kept.
+    async fn in_sink<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, TranscodeError> {
+        let late = |_| Err(Error::unavailable("The store took longer than a run may"));
+        let stored = self.cancel.or(timeout_at(self.deadline(), work)).await?;
+        stored.unwrap_or_else(late).map_err(TranscodeError::sink)
     }
 
     fn deadline(&self) -> Instant {

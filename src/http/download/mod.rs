@@ -50,8 +50,8 @@ pub(super) async fn answer(
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     pub(super) size: u64,
-    /// A strong validator, in its quotes.
-    pub(super) etag: String,
+    /// A strong validator, in its quotes; none of what may be replaced unnoticed.
+    pub(super) etag: Option<String>,
     pub(super) modified: Option<Modified>,
     pub(super) media_type: String,
     pub(super) disposition: String,
@@ -70,7 +70,7 @@ impl Content {
         let now = SystemClock::new().now();
         Ok(Self {
             size,
-            etag: etag(upload, size),
+            etag: Some(etag(upload, size)),
             modified: upload.published_at().and_then(|at| Modified::at(at, now)),
             media_type: media_type(upload),
             disposition: disposition("attachment", upload.file_name().as_str()),
@@ -85,16 +85,19 @@ impl Content {
         let found = uploads.find_derived(caller, id, name).await;
         let (key, Blob { size, .. }) = found.map_err(without_content)?;
         let file_name = name.as_str().rsplit('/').next().unwrap_or_default();
-        let (etag, size, source) = if may_change(name.as_str()) && size <= MAX_WHOLE {
+        let may_change = may_change(name.as_str());
+        let (etag, size, source) = if may_change && size <= MAX_WHOLE {
             let bytes = source::whole(uploads, &key).await.map_err(without_content)?;
             let crc64 = Crc64::of(&bytes);
-            (format!("\"{crc64:016x}\""), bytes.len() as u64, Source::Memory(bytes))
-        } else {
             (
-                format!("\"{size:x}\""),
-                size,
-                Source::derived(uploads, caller, id, name, key),
+                Some(format!("\"{crc64:016x}\"")),
+                bytes.len() as u64,
+                Source::Memory(bytes),
             )
+        } else {
+            // Another file of the same name may have the same size.
+            let etag = (!may_change).then(|| format!("\"{size:x}\""));
+            (etag, size, Source::derived(uploads, caller, id, name, key))
         };
         Ok(Self {
             size,
@@ -112,7 +115,7 @@ impl Content {
 
     /// Answers GET and HEAD: with the whole, one range, or several as `multipart/byteranges`.
     pub(super) async fn answer(self, parts: &Parts) -> Result<Response<UploadBody>> {
-        match Precondition::of(&parts.headers, &self.etag, self.modified) {
+        match Precondition::of(&parts.headers, self.etag.as_deref(), self.modified) {
             Precondition::Failed => return Ok(self.nothing(StatusCode::PRECONDITION_FAILED)),
             Precondition::NotModified => return Ok(self.nothing(StatusCode::NOT_MODIFIED)),
             Precondition::Holds => {}
@@ -122,7 +125,7 @@ impl Content {
             let body = UploadBody::sized(stream::empty(), self.size);
             return Ok(self.content(parts, StatusCode::OK, body, self.size));
         }
-        match asked(&parts.headers, &self.etag, self.modified, self.size) {
+        match asked(&parts.headers, self.etag.as_deref(), self.modified, self.size) {
             Asked::Whole => {
                 let bytes = self.source.open_now(ByteRange::new(0, Some(self.size))).await?;
                 let body = UploadBody::sized(bytes, self.size);
@@ -176,7 +179,9 @@ impl Content {
         let mut response = Response::new(UploadBody::empty());
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        set(headers, header::ETAG, &self.etag);
+        if let Some(etag) = &self.etag {
+            set(headers, header::ETAG, etag);
+        }
         // A cache needs one validator to find what it has (RFC 9110 section 15.4.5).
         if status != StatusCode::NOT_MODIFIED
             && let Some(modified) = self.modified.and_then(Modified::header)
@@ -196,7 +201,7 @@ impl Content {
 }
 
 /// Files of a stream that may be put anew are read whole, up to this many bytes: what is told of them must be of one and the
-/// same. They are playlists and a poster.
+/// same. They are playlists and a poster; larger ones have no validator, and are sent anew each time.
 const MAX_WHOLE: u64 = 4 << 20;
 
 /// Whether another file may take the place of one of this name: playlists, and what lies in no folder of its own. What does,

@@ -17,15 +17,17 @@ pub(super) enum Precondition {
 impl Precondition {
     /// `If-Match`, or without it `If-Unmodified-Since`; then `If-None-Match`, or without it `If-Modified-Since`: RFC 9110
     /// section 13.2.2, for GET and HEAD. What goes by a date is ignored where that is none, and for content without one.
-    pub(super) fn of(headers: &HeaderMap, etag: &str, modified: Option<Modified>) -> Self {
+    pub(super) fn of(headers: &HeaderMap, etag: Option<&str>, modified: Option<Modified>) -> Self {
         let unchanged_since = |name| Some(modified?.is_by(Date::of(headers, name)?));
         let stands = if headers.contains_key(IF_MATCH) {
-            names(headers, &IF_MATCH, |tag| tag == etag)
+            names(headers, &IF_MATCH, |tag| Some(tag) == etag)
         } else {
             unchanged_since(&IF_UNMODIFIED_SINCE).unwrap_or(true)
         };
         let is_known = if headers.contains_key(IF_NONE_MATCH) {
-            names(headers, &IF_NONE_MATCH, |tag| tag.trim_start_matches("W/") == etag)
+            names(headers, &IF_NONE_MATCH, |tag| {
+                Some(tag.trim_start_matches("W/")) == etag
+            })
         } else {
             unchanged_since(&IF_MODIFIED_SINCE).unwrap_or(false)
         };
@@ -147,15 +149,15 @@ mod tests {
             for (name, value) in headers {
                 map.append(header::HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            assert_eq!(Precondition::of(&map, "\"x\"", Modified::at(published, now)), expected, "{headers:?}");
+            assert_eq!(Precondition::of(&map, Some("\"x\""), Modified::at(published, now)), expected, "{headers:?}");
             // Without a date of its own, content ignores all dates.
             map.remove(IF_MODIFIED_SINCE);
             map.remove(IF_UNMODIFIED_SINCE);
-            let expected = Precondition::of(&map, "\"x\"", None);
+            let expected = Precondition::of(&map, Some("\"x\""), None);
             for (name, value) in headers {
                 map.append(header::HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            assert_eq!(Precondition::of(&map, "\"x\"", None), expected, "{headers:?}");
+            assert_eq!(Precondition::of(&map, Some("\"x\""), None), expected, "{headers:?}");
         }
     }
 }

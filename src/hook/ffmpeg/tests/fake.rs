@@ -14,7 +14,8 @@ use std::{
 
 use super::{Bench, Shelf, processes_with, run};
 use crate::hook::ffmpeg::{
-    Limit, Outcome, TranscodeError, TranscodeErrorKind, TranscodeLimits, TranscodeOptions, Transcoder, contain,
+    Job, Limit, MediaSource, Outcome, TranscodeError, TranscodeErrorKind, TranscodeLimits, TranscodeOptions,
+    Transcoder, contain,
 };
 
 const ENCODERS: &str = "case \"$*\" in *-encoders*) echo ' V..... libx264 x'; echo ' A..... aac y'; exit 0;; esac\n";
@@ -217,6 +218,76 @@ async fn time_and_processor_time_are_limited() {
             TranscodeErrorKind::LimitReached(Limit::Cpu)
         );
     }
+}
+
+/// A probe and an ffmpeg that make a stream of sound out of anything.
+const HEARD: &str = r#"echo '{"streams":[{"index":0,"codec_name":"mp3","codec_type":"audio","sample_rate":"48000","channels":2}],
+"format":{"duration":"4.0"}}'
+"#;
+const MAKES: &str = "cd out; echo x > init.mp4; echo x > 00000.m4s; printf '#EXTM3U\\n#EXTINF:4,\\n00000.m4s\\n#EXT-X-ENDLIST\\n' > index.m3u8";
+
+#[tokio::test]
+async fn a_store_that_hangs_gives_the_turn_back_in_time() {
+    let stage = Stage::new(MAKES);
+    stage.script("ffprobe", HEARD);
+    let fifo = stage.bench.path("fifo.mp4");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let limits = TranscodeLimits::default().with_time(Duration::from_secs(1));
+    let options = stage.options().with_runs_at_once(1).with_limits(limits);
+    let transcoder = options.open().await.unwrap();
+    let stuck = || Shelf {
+        slow: Some(Duration::from_secs(86_400)),
+        ..Shelf::default()
+    };
+    for (source, shelf, kind) in [
+        (
+            MediaSource::Bytes(Box::pin(futures_util::stream::pending())),
+            Shelf::default(),
+            TranscodeErrorKind::Io,
+        ),
+        (
+            MediaSource::File(fifo.clone()),
+            Shelf::default(),
+            TranscodeErrorKind::Io,
+        ),
+        (
+            MediaSource::File(stage.source.clone()),
+            stuck(),
+            TranscodeErrorKind::Sink,
+        ),
+    ] {
+        let what = format!("{source:?}");
+        let job = Job::new(source, Arc::new(shelf));
+        let ended = tokio::time::timeout(Duration::from_secs(20), transcoder.run(job)).await;
+        // Lets the thread go that opens it, or the runtime would wait for it.
+        let _freed = fs::OpenOptions::new().read(true).write(true).open(&fifo);
+        let error = ended.unwrap_or_else(|_| panic!("{what} goes on")).unwrap_err();
+        assert_eq!(error.kind(), kind, "{what}: {error:?}");
+        assert!(error.is_retryable(), "the file is not to blame");
+        stage.bench.nothing_left();
+        stage.nobody_left();
+        let next = run(&transcoder, &stage.source, &Arc::default()).await.unwrap();
+        assert_eq!(next.renditions.len(), 1, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_contained_in_full_has_no_more_processes_than_it_may() {
+    let stage = Stage::new(
+        "i=0; while [ $i -lt 60 ]; do i=$((i+1)); sleep LONG & done; echo 'as many as it likes' >&2; exit 1",
+    );
+    let options = stage.options();
+    let limits = TranscodeLimits::default().with_processes(16);
+    let transcoder = options.with_limits(limits).open().await.unwrap();
+    let containment = transcoder.containment();
+    let is_bounded = !stage
+        .ends_with(transcoder)
+        .await
+        .detail()
+        .contains("as many as it likes");
+    eprintln!("{containment:?}, bounded: {is_bounded}");
+    assert_eq!(containment.process_count, is_bounded, "{containment:?}");
+    assert!(is_bounded || !containment.is_full(), "{containment:?}");
 }
 
 #[tokio::test]

@@ -1,4 +1,8 @@
-use std::{path::Path, process::Command, sync::Arc};
+use std::{
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
 use super::{Bench, Shelf, ffmpeg, run};
 use crate::hook::ffmpeg::{
@@ -390,4 +394,39 @@ async fn bytes_that_come_as_a_stream_are_spooled_and_progress_is_told() {
     let percents: Vec<_> = told.iter().map(|progress| progress.percent.unwrap()).collect();
     assert!(percents.is_sorted() && percents.last().unwrap() > &95.0, "{percents:?}");
     assert!(told.iter().all(|progress| progress.total == 2));
+}
+
+#[tokio::test]
+async fn progress_never_goes_down_whether_a_copy_is_taken_or_not() {
+    if !ffmpeg() {
+        return;
+    }
+    let bench = Bench::new();
+    for (name, keyframes, renditions) in [
+        ("even.mp4", "-g 50", vec!["180p", "90p"]),
+        // One segment as long as the film: it is copied in vain, and then encoded.
+        ("sparse.mp4", "-g 1000 -sc_threshold 0", vec!["90p", "180p"]),
+    ] {
+        let args = format!(
+            "{} -c:v libx264 -preset veryfast {keyframes} -c:a aac",
+            picture("320x180", 9)
+        );
+        let source = MediaSource::File(bench.make(name, &args));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let job = Job::new(source, Arc::new(Shelf::default()) as Arc<dyn super::HlsSink>)
+            .on_progress(move |now| tell.lock().unwrap().push(now.clone()));
+        let transcoder = small(bench.options()).open().await.unwrap();
+        let outcome = transcoder.run(job).await.unwrap();
+        assert_eq!(names(&outcome), renditions, "{name}");
+        let told = told.lock().unwrap();
+        let percent: Vec<f64> = told.iter().filter_map(|now| now.percent).collect();
+        assert!(percent.len() >= 4 && percent.is_sorted(), "{name}: {percent:?}");
+        assert!(told.iter().map(|now| now.finished).is_sorted(), "{name}: {told:?}");
+        let (first, last) = (percent[0], *percent.last().unwrap());
+        assert!(first < 0.01 && (99.0..=100.0).contains(&last), "{name}: {percent:?}");
+        // The copy took next to no time, and does not count for much.
+        let encoding = told.iter().position(|now| now.rendition == "90p").unwrap();
+        assert!(percent[encoding] < 30.0, "{name}: {percent:?}");
+    }
 }
