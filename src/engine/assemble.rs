@@ -168,6 +168,9 @@ impl Uploads {
                 Completed::PartsLost(lost) => {
                     return self.conclude(record, tally, parts, Verdict::Lost(lost)).await;
                 }
+                Completed::Refused(reason) => {
+                    return self.conclude(record, tally, parts, Verdict::Refused(reason)).await;
+                }
                 Completed::KeyTaken => {
                     let next = Record {
                         key: self.free_key(&record.key).await?,

@@ -78,6 +78,8 @@ pub(super) enum Made {
     Occupied,
     /// The backend knows the multipart upload no more.
     Dropped,
+    /// It can never be, for this reason.
+    Refused(String),
 }
 
 impl Shared {
@@ -135,6 +137,7 @@ impl Shared {
                 None => Err(Error::unavailable("Something was there, and is not; try again")),
             },
             Made::Lost(lost) => Ok(Completed::PartsLost(lost)),
+            Made::Refused(reason) => Ok(Completed::Refused(reason)),
             Made::Dropped => Ok(Completed::PartsLost(order.numbers(|stored| !stored.puts.is_empty()))),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Where the store has multipart uploads, an upload is one from its beginning: what clients send becomes its parts, and the
 //! blob is made of them where they lie. Chunks that cannot be parts (too small, or of unknown place) and the end of an append that
-//! is shorter than a part are objects of their own until then.
+//! is shorter than a part are objects of their own until then. So are all chunks where the store has multipart uploads only
+//! to write one object with, and where it has none: there a blob must fit into memory ([`ObjectOptions::staged`]).
 //!
 //! ```text
 //! <prefix>/<key>                              a published blob

@@ -190,6 +190,10 @@ impl ObjectOptions {
 
     /// On any store: every part is an object of its own, and the blob is made by sending all bytes once more.
     ///
+    /// Where the store has no multipart uploads at all (`object_store`'s `HttpStore`), a blob is made by one request from memory. What is
+    /// larger than [`with_memory`](Self::with_memory) says cannot be one there: such an upload fails when it is complete, with a reason that
+    /// names the bound. One of these at a time is in memory, besides what is being received.
+    ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for options that contradict each other.
     pub fn staged(self, store: Arc<dyn ObjectStore>) -> Result<ObjectBlobs> {

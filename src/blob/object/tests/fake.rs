@@ -75,6 +75,8 @@ pub(super) struct Fake {
     silent: bool,
     /// Entity tags of objects are weak ones, which `If-Match` never matches.
     weak: bool,
+    /// No multipart uploads.
+    plain: bool,
     plan: Arc<Plan>,
 }
 
@@ -104,6 +106,7 @@ impl Fake {
             opaque: false,
             silent: false,
             weak: false,
+            plain: false,
             plan: Arc::new(|_, _| Fate::Fine),
         }
     }
@@ -123,6 +126,12 @@ impl Fake {
     /// Entity tags that name the bytes, and yet match nothing.
     pub(super) fn weak(mut self) -> Self {
         self.weak = true;
+        self
+    }
+
+    /// As a server that knows PUT and no more.
+    pub(super) fn plain(mut self) -> Self {
+        self.plain = true;
         self
     }
 
@@ -299,6 +308,12 @@ impl ObjectStore for Fake {
     }
 
     async fn put_multipart_opts(&self, path: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        if self.plain {
+            return Err(object_store::Error::NotImplemented {
+                operation: "`put_multipart_opts`".into(),
+                implementer: self.to_string(),
+            });
+        }
         Ok(Box::new(Writing {
             id: self.create_multipart(path).await?,
             fake: self.clone(),
