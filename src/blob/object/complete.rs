@@ -291,6 +291,7 @@ impl Shared {
         match trouble.why {
             Why::NotThere => Ok(Made::Dropped),
             Why::OtherPart => self.lost(order, native, puts, trouble).await,
+            Why::Unfit => Ok(unfit(&trouble)),
             _ => Err(trouble.into()),
         }
     }
@@ -307,6 +308,9 @@ impl Shared {
                 .any(|(index, tag)| *index == put.index && *tag == bare(&put.id)),
             None => true,
         };
+        if there.is_some() && !puts.iter().any(is_lost) {
+            return self.finish_once_more(native, puts).await;
+        }
         let lost = order.numbers(|stored| stored.puts.iter().any(is_lost));
         tracing::warn!(
             ?lost,
@@ -320,6 +324,30 @@ impl Shared {
             Ok(Made::Lost(lost))
         }
     }
+
+    /// The backend refused parts that it lists, all of them: unequal ones, if it wants them equal (R2). It is believed when it says so
+    /// twice; a request that was late might have been in between.
+    async fn finish_once_more(&self, native: &Native, puts: &[Put]) -> Result<Made> {
+        tokio::time::sleep(SECOND_LOOK).await;
+        match self.backend.complete(native, puts).await {
+            Ok(tag) => Ok(Made::Done(tag.map(|tag| bare(&tag)).or_else(|| composite(puts)))),
+            Err(trouble) if trouble.why == Why::OtherPart => Ok(unfit(&trouble)),
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+}
+
+/// The parts are as they were sent, and will be the next time.
+fn unfit(trouble: &Trouble) -> Made {
+    tracing::error!(
+        ?trouble,
+        "the object store takes other parts than the options say: see `with_parts`"
+    );
+    Made::Refused(
+        "this store makes no object of such parts: some are too small, too large or not as long as the others; say what it \
+         takes by `with_parts`, then send the file again"
+            .to_owned(),
+    )
 }
 
 /// Why the way to the parts ended early.

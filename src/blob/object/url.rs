@@ -52,6 +52,8 @@ impl ObjectOptions {
     /// On S3 the signature of a request does not cover its bytes where TLS does, unless `AWS_UNSIGNED_PAYLOAD` or
     /// `unsigned_payload` says otherwise: each would be hashed once more. Over plain HTTP it does.
     ///
+    /// With the endpoint of R2 (`https://<account>.r2.cloudflarestorage.com`) parts are [equal](super::PartBounds::equal).
+    ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for a URL or settings that name no store. No error repeats the URL.
     #[allow(clippy::wrong_self_convention, reason = "as `open` of the disk's options")]
@@ -74,6 +76,7 @@ impl ObjectOptions {
                 let timed = environment.with_config(Config::Client(Timeout), timeout);
                 let by_environment = std::env::vars_os().any(|(name, _)| name.to_str().is_some_and(is_of_payloads));
                 let builder = s3_builder(timed.with_retry(retries()), by_environment, named.settings)?;
+                self.parts.equal |= endpoint(&builder).is_some_and(|url| is_of_r2(&url));
                 self.s3(builder.build().map_err(refused)?)
             }
             #[cfg(feature = "gcp")]
@@ -153,6 +156,14 @@ fn endpoint(builder: &AmazonS3Builder) -> Option<String> {
     said.or_else(|| builder.get_config_value(&Config::Endpoint))
 }
 
+/// Whether an endpoint is R2's, which takes parts of one length only.
+#[cfg(feature = "aws")]
+fn is_of_r2(endpoint: &str) -> bool {
+    let behind = endpoint.split_once("://").map_or(endpoint, |(_, behind)| behind);
+    let host = behind.split(['/', ':', '?']).next().unwrap_or_default();
+    host.to_ascii_lowercase().ends_with(".r2.cloudflarestorage.com")
+}
+
 fn unknown(key: &str) -> Error {
     // A value may be a secret, a key that is none is not repeated either.
     let _ = key;
@@ -215,6 +226,25 @@ mod tests {
             (&[], "endpoint=http://127.0.0.1:9000&unsigned_payload=1", "1"),
         ] {
             assert_eq!(unsigned(environment, query), expected, "{environment:?}, {query}");
+        }
+    }
+
+    #[test]
+    fn parts_are_equal_where_the_endpoint_is_of_a_store_that_wants_it() {
+        for (endpoint, equal) in [
+            ("https://0123abc.r2.cloudflarestorage.com", true),
+            ("https://0123abc.eu.r2.cloudflarestorage.com/", true),
+            ("https://bucket.0123abc.R2.CloudflareStorage.com:443/x", true),
+            ("https://s3.example.com/0123abc.r2.cloudflarestorage.com", false),
+            ("https://0123abc.r2.cloudflarestorage.com.example.com", false),
+            ("https://notr2.cloudflarestorage.com", false),
+            ("https://s3.example.com", false),
+        ] {
+            let secrets = "aws_access_key_id=x&aws_secret_access_key=y&region=auto";
+            for key in ["endpoint", "aws_endpoint_url_s3"] {
+                let blobs = ObjectBlobs::from_url(&format!("s3://bucket/x?{key}={endpoint}&{secrets}")).unwrap();
+                assert_eq!(blobs.shared.options.parts.equal, equal, "{key}={endpoint}");
+            }
         }
     }
 
