@@ -285,6 +285,9 @@ pub enum Completed {
     PartsLost(Vec<u32>),
     /// The key holds something else; nothing was published.
     KeyTaken,
+    /// These parts can never become a blob in this store, for the reason that is told; nothing was published. The upload fails with
+    /// it: what another attempt could put right is an error instead.
+    Refused(String),
 }
 
 /// What a store can do.

@@ -169,6 +169,11 @@ impl Uploads {
                 Completed::PartsLost(lost) => {
                     return self.conclude(record, tally, parts, Verdict::Lost(lost), None).await;
                 }
+                Completed::Refused(reason) => {
+                    return self
+                        .conclude(record, tally, parts, Verdict::Refused(reason), None)
+                        .await;
+                }
                 Completed::KeyTaken => {
                     let next = Record {
                         key: self.free_key(&record.key).await?,

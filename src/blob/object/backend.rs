@@ -152,11 +152,8 @@ impl Backend {
         put.map(|put| put.e_tag)
     }
 
-    pub(super) async fn get(&self, path: &Path, range: Option<GetRange>) -> Answer<GetResult> {
-        let call = || {
-            let options = GetOptions::default().with_range(range.clone());
-            self.objects.get_opts(path, options)
-        };
+    pub(super) async fn get(&self, path: &Path, options: GetOptions) -> Answer<GetResult> {
+        let call = || self.objects.get_opts(path, options.clone());
         self.again("read an object", 0, call).await
     }
 

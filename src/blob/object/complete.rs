@@ -78,6 +78,8 @@ pub(super) enum Made {
     Occupied,
     /// The backend knows the multipart upload no more.
     Dropped,
+    /// It can never be, for this reason.
+    Refused(String),
 }
 
 impl Shared {
@@ -135,6 +137,7 @@ impl Shared {
                 None => Err(Error::unavailable("Something was there, and is not; try again")),
             },
             Made::Lost(lost) => Ok(Completed::PartsLost(lost)),
+            Made::Refused(reason) => Ok(Completed::Refused(reason)),
             Made::Dropped => Ok(Completed::PartsLost(order.numbers(|stored| !stored.puts.is_empty()))),
         }
     }
@@ -293,6 +296,7 @@ impl Shared {
         match trouble.why {
             Why::NotThere => Ok(Made::Dropped),
             Why::OtherPart => self.other_parts(order, native, puts, trouble).await,
+            Why::Unfit => Ok(unfit(&trouble)),
             _ => Err(trouble.into()),
         }
     }
@@ -304,10 +308,12 @@ impl Shared {
             Some(lister) => lister.parts(native).await?,
             None => None,
         };
+        let is_listed = there.is_some();
         let there = there.unwrap_or_default();
-        let now: Option<Vec<Put>> = puts.iter().map(|put| found(put, &there)).collect();
-        if let Some(now) = now.filter(|now| now != puts) {
-            return Box::pin(self.finish(order, native, &now)).await;
+        match puts.iter().map(|put| found(put, &there)).collect::<Option<Vec<Put>>>() {
+            Some(now) if now != puts => return Box::pin(self.finish(order, native, &now)).await,
+            Some(_) if is_listed => return self.finish_once_more(native, puts).await,
+            _ => {}
         }
         let is_lost = |put: &Put| found(put, &there).is_none();
         let lost = order.numbers(|stored| stored.puts.iter().any(is_lost));
@@ -323,6 +329,30 @@ impl Shared {
             Ok(Made::Lost(lost))
         }
     }
+
+    /// The backend refused parts that it lists, all of them: unequal ones, if it wants them equal (R2). It is believed when it says so
+    /// twice; a request that was late might have been in between.
+    async fn finish_once_more(&self, native: &Native, puts: &[Put]) -> Result<Made> {
+        tokio::time::sleep(SECOND_LOOK).await;
+        match self.backend.complete(native, puts).await {
+            Ok(tag) => Ok(Made::Done(tag.map(|tag| bare(&tag)).or_else(|| composite(puts)))),
+            Err(trouble) if trouble.why == Why::OtherPart => Ok(unfit(&trouble)),
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+}
+
+/// The parts are as they were sent, and will be the next time.
+fn unfit(trouble: &Trouble) -> Made {
+    tracing::error!(
+        ?trouble,
+        "the object store takes other parts than the options say: see `with_parts`"
+    );
+    Made::Refused(
+        "this store makes no object of such parts: some are too small, too large or not as long as the others; say what it \
+         takes by `with_parts`, then send the file again"
+            .to_owned(),
+    )
 }
 
 /// Why the way to the parts ended early.

@@ -2,7 +2,8 @@
 //!
 //! Where the store has multipart uploads, an upload is one from its beginning: what clients send becomes its parts, and the
 //! blob is made of them where they lie. Chunks that cannot be parts (too small, or of unknown place) and the end of an append that
-//! is shorter than a part are objects of their own until then.
+//! is shorter than a part are objects of their own until then. So are all chunks where the store has multipart uploads only
+//! to write one object with, and where it has none: there a blob must fit into memory ([`ObjectOptions::staged`]).
 //!
 //! ```text
 //! <prefix>/<key>                              a published blob
@@ -25,6 +26,7 @@ mod pieces;
 mod place;
 mod proof;
 mod publish;
+mod read;
 #[cfg(any(feature = "aws", feature = "gcp"))]
 mod signed;
 mod steps;
@@ -48,8 +50,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use object_store::{GetRange, ObjectStore, multipart::MultipartStore};
+use object_store::{ObjectStore, multipart::MultipartStore};
 
 use self::{
     backend::Backend,
@@ -57,7 +58,6 @@ use self::{
     memory::Memory,
     place::{Cut, Paths, Place, Stored},
     steps::StepWriter,
-    trouble::Why,
     writer::ChunkWriter,
 };
 use crate::{
@@ -279,28 +279,7 @@ impl BlobStore for ObjectBlobs {
     }
 
     async fn read(&self, key: &Key, range: ByteRange) -> Result<BlobBody> {
-        let (shared, path) = (&self.shared, self.shared.paths.blob(key)?);
-        let asked = match (range.start, range.end) {
-            (0, None) => Some(None),
-            (start, None) => Some(Some(GetRange::Offset(start))),
-            (start, Some(end)) if start < end => Some(Some(GetRange::Bounded(start..end))),
-            _ => None,
-        };
-        if let Some(asked) = asked {
-            match shared.backend.get(&path, asked).await {
-                Ok(found) => return Ok(body(found, shared.options.request_timeout)),
-                Err(trouble) if trouble.why == Why::NotThere => return Err(no_blob()),
-                Err(trouble) if range.start == 0 => return Err(trouble.into()),
-                // It may only start at the end, or past it.
-                Err(_) => {}
-            }
-        }
-        let size = shared.backend.head(&path).await?.ok_or_else(no_blob)?.size;
-        match range.start {
-            start if start > size => Err(Error::invalid("range", format!("The blob ends at byte {size}"))),
-            start if start == size || asked_for_nothing(range) => Ok(Box::pin(stream::empty())),
-            _ => Err(Error::unavailable("The blob cannot be read; try again")),
-        }
+        self.shared.read(self.shared.paths.blob(key)?, range).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -326,26 +305,4 @@ impl BlobStore for ObjectBlobs {
         }
         Ok(())
     }
-}
-
-fn asked_for_nothing(range: ByteRange) -> bool {
-    range.end.is_some_and(|end| end <= range.start)
-}
-
-/// The bytes as they come, each within a bounded time.
-fn body(found: object_store::GetResult, timeout: Duration) -> BlobBody {
-    let failed = || Error::unavailable("The blob could not be read to its end; try again");
-    Box::pin(stream::unfold(Some(found.into_stream()), move |body| async move {
-        let mut body = body?;
-        match tokio::time::timeout(timeout, body.next()).await {
-            Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(body))),
-            Ok(Some(Err(error))) => Some((Err(failed().with_source(error)), None)),
-            Ok(None) => None,
-            Err(_) => Some((Err(failed()), None)),
-        }
-    }))
-}
-
-fn no_blob() -> Error {
-    Error::new(ErrorKind::NotFound, "There is no such blob")
 }

@@ -22,6 +22,9 @@ pub struct ObjectOptions {
     pub(super) max_idle: Option<Duration>,
     pub(super) sole_use: Option<bool>,
     pub(super) orphan_age: Duration,
+    /// How much of a blob one request asks for at most, in bytes: little beside what the timeout of a client leaves time for at a
+    /// common pace, much beside what would come while a request waits for its first byte.
+    pub(super) read_step: u64,
     /// The backend ends a multipart upload when it is told to.
     pub(super) aborts: bool,
 }
@@ -95,6 +98,7 @@ impl Default for ObjectOptions {
             max_idle: None,
             sole_use: None,
             orphan_age: Duration::from_secs(24 * 3600),
+            read_step: 32 * MIB,
             aborts: true,
         }
     }
@@ -147,7 +151,8 @@ impl ObjectOptions {
     }
 
     /// How long a request may take, with its retries and besides what its bytes take; a minute if not said. The client within
-    /// the store has a timeout of its own, 30 seconds by default with the body: give it time for a part.
+    /// the store has a timeout of its own, 30 seconds by default with the body: give it time for a part. (Blobs are read by several
+    /// requests, and what is left of one that ran out of time is asked for anew.)
     #[must_use]
     pub const fn with_request_timeout(mut self, time: Duration) -> Self {
         self.request_timeout = time;
@@ -184,6 +189,10 @@ impl ObjectOptions {
     }
 
     /// On any store: every part is an object of its own, and the blob is made by sending all bytes once more.
+    ///
+    /// Where the store has no multipart uploads at all (`object_store`'s `HttpStore`), a blob is made by one request from memory. What is
+    /// larger than [`with_memory`](Self::with_memory) says cannot be one there: such an upload fails when it is complete, with a reason that
+    /// names the bound. One of these at a time is in memory, besides what is being received.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for options that contradict each other.

@@ -53,14 +53,26 @@ impl Shared {
         let size = total(pieces);
         let step = self.options.parts.step(self.options.part_size, Some(size));
         if size <= step {
-            let _reserved = self.memory.reserve(size).await?;
-            let frames = match self.read_pieces(order.place, pieces).await {
-                Ok(frames) => frames,
-                Err(not) => return made(Stop::reading(not, |at| number_of(order, pieces, at))),
-            };
-            return self.publish_small(order, &frames).await;
+            return self.publish_at_once(order, pieces).await;
         }
-        let mut upload = self.backend.write(&order.path).await?;
+        let mut upload = match self.backend.write(&order.path).await {
+            Err(trouble) if trouble.why == Why::CannotDo => {
+                let most = self.options.memory.max(step);
+                if size <= most {
+                    return self.publish_at_once(order, pieces).await;
+                }
+                tracing::warn!(
+                    size,
+                    most,
+                    "the object store takes no object as large as an upload that is complete"
+                );
+                return Ok(Made::Refused(format!(
+                    "this store takes no objects larger than {most} bytes, since it has no multipart uploads: raise \
+                     `with_memory`, or choose another store"
+                )));
+            }
+            answer => answer?,
+        };
         let written = self.write_all(order, pieces, step, &mut *upload).await;
         let outcome = match written {
             Ok(None) => match self.backend.step(0, upload.complete()).await {
@@ -84,6 +96,15 @@ impl Shared {
             );
         }
         outcome
+    }
+
+    /// By one request, with all of it in memory.
+    async fn publish_at_once(&self, order: &Order<'_>, pieces: &[Piece]) -> Result<Made> {
+        let _reserved = self.memory.reserve(total(pieces)).await?;
+        match self.read_pieces(order.place, pieces).await {
+            Ok(frames) => self.publish_small(order, &frames).await,
+            Err(not) => made(Stop::reading(not, |at| number_of(order, pieces, at))),
+        }
     }
 
     /// Writes all parts; `Some` if that cannot be done.

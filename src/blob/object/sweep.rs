@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use object_store::path::Path;
+use object_store::{GetOptions, path::Path};
 
 use super::{
     Shared,
@@ -105,7 +105,7 @@ impl Shared {
     /// What a directory is of: as its marker says, or, without one, as its name does.
     async fn look(&self, dir: &str) -> Result<Option<Begun>> {
         let Some(id) = Place::upload(dir) else { return Ok(None) };
-        match self.backend.get(&self.paths.marker(dir), None).await {
+        match self.backend.get(&self.paths.marker(dir), GetOptions::default()).await {
             Ok(found) => {
                 let at = found.meta.last_modified.timestamp_millis();
                 let text = found.bytes().await.map_err(|error| {

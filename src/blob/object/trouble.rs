@@ -13,6 +13,8 @@ pub(super) enum Why {
     Exists,
     /// A part is not the one that was asked for.
     OtherPart,
+    /// Parts are there, and no object can be made of such.
+    Unfit,
     /// The backend cannot do it.
     CannotDo,
     /// It refused, for another reason.
@@ -65,7 +67,7 @@ impl From<Trouble> for Error {
         let error = match why {
             Why::NotThere => Self::new(ErrorKind::NotFound, format!("The object store has nothing to {what}")),
             Why::CannotDo => Self::internal(format!("The object store cannot {what}")),
-            Why::Refused | Why::Exists | Why::OtherPart => {
+            Why::Refused | Why::Exists | Why::OtherPart | Why::Unfit => {
                 Self::unavailable(format!("The object store refused to {what}; look at its settings"))
             }
             Why::Unknown => Self::unavailable(format!("The object store did not {what}; try again")),
@@ -103,6 +105,7 @@ fn why(error: &object_store::Error) -> Why {
         E::PermissionDenied { .. } | E::Unauthenticated { .. } | E::InvalidPath { .. } => Why::Refused,
         _ if names(&["NoSuchUpload"]) => Why::NotThere,
         _ if names(&["InvalidPart", "InvalidBlockList", "InvalidBlockId"]) => Why::OtherPart,
+        _ if names(&["EntityTooSmall", "EntityTooLarge", "InvalidPartOrder"]) => Why::Unfit,
         _ if status("4") && !status("408") && !status("429") => Why::Refused,
         _ => Why::Unknown,
     }
@@ -126,6 +129,7 @@ mod tests {
             (lost, Why::OtherPart),
             ("status code: 400: <Code>InvalidBlockList</Code>", Why::OtherPart),
             ("status code: 400: <Code>NoSuchUpload</Code>", Why::NotThere),
+            ("status code: 400: <Code>EntityTooSmall</Code>", Why::Unfit),
             ("status code: 403 Forbidden", Why::Refused),
             ("PUT /InvalidPart.mp4?uploadId=NoSuchUpload: timed out", Why::Unknown),
             ("status code: 429 Too Many Requests", Why::Unknown),

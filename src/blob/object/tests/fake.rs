@@ -10,11 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::BoxStream};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use md5::{Digest as _, Md5};
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
     memory::InMemory,
     multipart::{MultipartStore, PartId},
     path::Path,
@@ -55,6 +58,8 @@ pub(super) enum Fate {
     Hang,
     /// Done, then never an answer.
     HangAfter,
+    /// Bytes that are read come up to this one of theirs, then an error.
+    Torn(usize),
     /// An error now; done after this time.
     Late(Duration),
 }
@@ -72,6 +77,10 @@ pub(super) struct Fake {
     silent: bool,
     /// Parts have checksums.
     sums: bool,
+    /// Entity tags of objects are weak ones, which `If-Match` never matches.
+    weak: bool,
+    /// No multipart uploads.
+    plain: bool,
     plan: Arc<Plan>,
 }
 
@@ -101,6 +110,8 @@ impl Fake {
             opaque: false,
             silent: false,
             sums: false,
+            weak: false,
+            plain: false,
             plan: Arc::new(|_, _| Fate::Fine),
         }
     }
@@ -130,6 +141,18 @@ impl Fake {
         }
         let sum = sum(bytes);
         format!("<PartMetadata><e_tag>{tag}</e_tag><checksum_crc64nvme>{sum}</checksum_crc64nvme></PartMetadata>")
+    }
+
+    /// Entity tags that name the bytes, and yet match nothing.
+    pub(super) fn weak(mut self) -> Self {
+        self.weak = true;
+        self
+    }
+
+    /// As a server that knows PUT and no more.
+    pub(super) fn plain(mut self) -> Self {
+        self.plain = true;
+        self
     }
 
     /// The same backend, whose requests fail as `plan` says: it is given how many of the kind there were before.
@@ -171,12 +194,7 @@ impl Fake {
         self.state.lock().unwrap().uploads.clear();
     }
 
-    async fn suffer<T: Send + 'static>(
-        &self,
-        op: Op,
-        bytes: usize,
-        call: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    fn fate(&self, op: Op, bytes: usize) -> Fate {
         let nth = {
             let mut state = self.state.lock().unwrap();
             state.sent += bytes as u64;
@@ -184,8 +202,26 @@ impl Fake {
             *asked += 1;
             *asked - 1
         };
-        match (self.plan)(op, nth) {
-            Fate::Fine => call.await,
+        (self.plan)(op, nth)
+    }
+
+    async fn suffer<T: Send + 'static>(
+        &self,
+        op: Op,
+        bytes: usize,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let fate = self.fate(op, bytes);
+        self.suffered(fate, call).await
+    }
+
+    async fn suffered<T: Send + 'static>(
+        &self,
+        fate: Fate,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match fate {
+            Fate::Fine | Fate::Torn(_) => call.await,
             Fate::FailBefore => Err(said("503 Slow Down")),
             Fate::FailAfter => {
                 call.await?;
@@ -308,6 +344,12 @@ impl ObjectStore for Fake {
     }
 
     async fn put_multipart_opts(&self, path: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        if self.plain {
+            return Err(object_store::Error::NotImplemented {
+                operation: "`put_multipart_opts`".into(),
+                implementer: self.to_string(),
+            });
+        }
         Ok(Box::new(Writing {
             id: self.create_multipart(path).await?,
             fake: self.clone(),
@@ -317,16 +359,36 @@ impl ObjectStore for Fake {
         }))
     }
 
-    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get_opts(&self, path: &Path, mut options: GetOptions) -> Result<GetResult> {
         let (fake, path) = (self.clone(), path.clone());
+        let fate = self.fate(Op::Get, 0);
         let call = async move {
+            let asked = options.if_match.take();
             let mut found = fake.objects.get_opts(&path, options).await?;
             if let Some(tag) = fake.state.lock().unwrap().tags.get(&path) {
-                found.meta.e_tag = Some(tag.clone());
+                found.meta.e_tag = Some(format!("{}{tag}", if fake.weak { "W/" } else { "" }));
+            }
+            if asked.is_some_and(|asked| fake.weak || found.meta.e_tag != Some(asked)) {
+                return Err(object_store::Error::Precondition {
+                    path: path.to_string(),
+                    source: "status code: 412".into(),
+                });
+            }
+            if let Fate::Torn(at) = fate {
+                let (meta, range) = (found.meta.clone(), found.range.clone());
+                let bytes = found.bytes().await?;
+                let frames = [Ok(bytes.slice(..at.min(bytes.len()))), Err(said("connection reset"))];
+                found = GetResult {
+                    payload: GetResultPayload::Stream(stream::iter(frames).boxed()),
+                    meta,
+                    range,
+                    attributes: object_store::Attributes::default(),
+                    extensions: object_store::Extensions::default(),
+                };
             }
             Ok(found)
         };
-        self.suffer(Op::Get, 0, call).await
+        self.suffered(fate, call).await
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

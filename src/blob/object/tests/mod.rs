@@ -14,7 +14,9 @@ mod fake;
 const SMALL: PartBounds = PartBounds::new(1000, 1 << 20, 10_000);
 
 fn options(bounds: PartBounds) -> ObjectOptions {
-    ObjectOptions::default().with_parts(bounds).with_part_size(4096)
+    let mut options = ObjectOptions::default().with_parts(bounds).with_part_size(4096);
+    options.read_step = 10_000;
+    options
 }
 
 fn on(fake: &Fake, options: ObjectOptions) -> ObjectBlobs {
@@ -110,5 +112,7 @@ async fn what_was_stored_is_there_for_the_next_process() {
 }
 
 mod faults;
+mod read;
+mod refused;
 mod rot;
 mod whole;
