@@ -104,4 +104,5 @@ async fn what_was_stored_is_there_for_the_next_process() {
 }
 
 mod faults;
+mod scanned;
 mod whole;
