@@ -1,6 +1,9 @@
 //! Hooks are told each for themselves, in order, until they have heard it or are given up.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[cfg(feature = "redb")]
+mod told;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -425,6 +428,17 @@ async fn what_is_owed_to_a_hook_that_is_gone_is_given_up() {
         "{}",
         letters[0].error
     );
+}
+
+#[cfg(feature = "redb")]
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_told_in_order_also_by_the_next_process_on_redb() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("metadata.redb");
+    told::all_is_told_in_order_also_by_the_next_process(async || {
+        tower_upload::metadata::RedbMetadata::open(&path).await.unwrap()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
