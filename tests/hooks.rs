@@ -1,6 +1,9 @@
 //! Hooks are told each for themselves, in order, until they have heard it or are given up.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[cfg(feature = "redb")]
+mod told;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -183,8 +186,9 @@ async fn one_that_fails_holds_up_no_other_and_ends_as_a_dead_letter() {
     assert_eq!(uploads.dead_letters().await.unwrap().len(), 1);
 }
 
-/// Fails so often, and says when to come again; then hears it. Notes when it was told.
+/// Fails so often at events of one kind, and says when to come again; then hears it. Notes when it was told.
 struct Busy {
+    at: EventKind,
     wait: Duration,
     times: u32,
     since: tokio::time::Instant,
@@ -198,7 +202,7 @@ impl AsyncSay for Busy {
         if event.hook.is_none() {
             self.told.lock().unwrap().push((event.kind(), at));
         }
-        if event.kind() == EventKind::Created && telling.attempts() < self.times {
+        if event.kind() == self.at && telling.attempts() < self.times {
             return Err(Error::unavailable("busy").with_retry_after(self.wait));
         }
         Ok(())
@@ -226,6 +230,7 @@ async fn one_that_says_when_to_come_again_is_left_alone_until_then() {
     ] {
         let told = Arc::default();
         let busy = Busy {
+            at: Created,
             wait: Duration::from_secs(seconds),
             times,
             since: tokio::time::Instant::now(),
@@ -272,6 +277,7 @@ async fn one_that_is_left_alone_waits_for_no_other_that_takes_longer() {
     use EventKind::{Assembled, Created};
     let told = Arc::default();
     let busy = Busy {
+        at: Created,
         wait: Duration::from_secs(300),
         times: 1,
         since: tokio::time::Instant::now(),
@@ -286,6 +292,54 @@ async fn one_that_is_left_alone_waits_for_no_other_that_takes_longer() {
     tokio::time::sleep(Duration::from_secs(310)).await;
     let told: Vec<EventKind> = told.lock().unwrap().iter().map(|(kind, _)| *kind).collect();
     assert_eq!(told, [Created, Created, Assembled]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_is_told_again_while_another_works() {
+    use EventKind::{Assembled, Created};
+    let busy = |name, seconds| {
+        let told = Arc::default();
+        let busy = Busy {
+            at: Assembled,
+            wait: Duration::from_secs(seconds),
+            times: 2,
+            since: tokio::time::Instant::now(),
+            told: Arc::clone(&told),
+        };
+        (hook(name, false, busy).0, told)
+    };
+    let (brief, brief_told) = busy("brief", 0);
+    let (busy, busy_told) = busy("busy", 300);
+    let (deaf, deaf_told) = hook("deaf", false, Fails(Some(ErrorKind::Unavailable)));
+    let (long, _) = hook("long", true, Long);
+    let builder = builder().hook(brief).hook(busy).hook(deaf).hook(long);
+    let uploads = builder.hook_attempts(3).build().await.unwrap();
+    let up = uploads.create(&alice(), NewUpload::new("a").size(0)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let at = tokio::time::Instant::now();
+    uploads.assemble(&alice(), up.id(), None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    let outcome = look(&uploads, up.id()).await.record().deliveries["long"].outcome;
+    assert_eq!(outcome, Some(Outcome::Running));
+    let told = |told: Arc<Mutex<Vec<(EventKind, u64)>>>| told.lock().unwrap().clone();
+    assert_eq!(
+        told(brief_told),
+        [(Created, 0), (Assembled, 100), (Assembled, 101), (Assembled, 103)]
+    );
+    assert_eq!(
+        told(busy_told),
+        [(Created, 0), (Assembled, 100), (Assembled, 400), (Assembled, 700)]
+    );
+    assert_eq!(heard(&deaf_told)[3..], ["assembled"; 3]);
+    let letters = uploads.dead_letters().await.unwrap();
+    assert_eq!(letters.len(), 2, "given up while another works: {letters:?}");
+
+    // The one that works is told once, to its end.
+    tokio::time::sleep(Duration::from_secs(2400)).await;
+    assert!(at.elapsed() > Duration::from_secs(3000));
+    let record = look(&uploads, up.id()).await.record().clone();
+    assert_eq!(record.deliveries["long"].outcome, Some(Outcome::Finished));
+    assert!(record.outbox.is_empty(), "{:?}", record.outbox);
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,6 +428,17 @@ async fn what_is_owed_to_a_hook_that_is_gone_is_given_up() {
         "{}",
         letters[0].error
     );
+}
+
+#[cfg(feature = "redb")]
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_told_in_order_also_by_the_next_process_on_redb() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("metadata.redb");
+    told::all_is_told_in_order_also_by_the_next_process(async || {
+        tower_upload::metadata::RedbMetadata::open(&path).await.unwrap()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

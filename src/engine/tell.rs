@@ -67,42 +67,23 @@ impl Uploads {
                 (hook, telling)
             })
             .collect();
-        // One that is to be left alone is told beside others that take longer than its wait, and else another time.
         let left = |hook: &Arc<dyn Hook>| {
-            record
-                .deliveries
-                .get(hook.name())
-                .map_or(Duration::ZERO, |delivery| time.left(delivery))
+            let delivery = record.deliveries.get(hook.name());
+            delivery.map_or(Duration::ZERO, |delivery| time.left(delivery))
         };
         let at_once = tellings.iter().filter(|(hook, _)| left(hook).is_zero()).count();
         let under_way = watch::Sender::new(at_once);
-        let telling = join_all(tellings.iter().map(async |(hook, telling)| {
-            let left = left(hook);
-            if left.is_zero() {
-                let told = self.tell_one(hook.as_ref(), telling, &time).await;
-                under_way.send_modify(|count| *count -= 1);
-                return told;
-            }
-            let mut under_way = under_way.subscribe();
-            let is_left_alone = tokio::select! {
-                biased;
-                _ = under_way.wait_for(|count| *count == 0) => true,
-                () = tokio::time::sleep(left) => false,
-            };
-            if is_left_alone {
-                Ok(())
-            } else {
-                self.tell_one(hook.as_ref(), telling, &time).await
-            }
-        }));
-        let told = tokio::select! {
+        let telling = join_all(
+            tellings
+                .iter()
+                .map(|(hook, telling)| self.tell_beside(hook.as_ref(), telling, &time, left(hook), &under_way)),
+        );
+        tokio::select! {
             biased;
-            told = telling => told,
+            _ = telling => {}
             () = self.keep_away(id, &tellings) => return Ok(()),
-        };
-        let result = told.into_iter().collect::<Result<()>>();
-        self.tell_later(id, &time).await?;
-        result
+        }
+        self.tell_later(id, &time).await
     }
 
     /// The record, if anything waits in its outbox; of an older release's events it is noted whose they are. Where
@@ -136,7 +117,36 @@ impl Uploads {
         Err(contended())
     }
 
-    /// Tells one hook, until there is nothing more for it or it fails.
+    /// Tells one hook once `wait` is over, and again after each failure, beside others that take longer than that. Whoever
+    /// waits when nobody is told any more is told another time. `under_way` counts who is told, from the start if there is no wait.
+    async fn tell_beside(
+        &self,
+        hook: &dyn Hook,
+        telling: &Telling,
+        time: &StoreTime,
+        mut wait: Duration,
+        under_way: &watch::Sender<usize>,
+    ) {
+        loop {
+            if !wait.is_zero() {
+                let mut others = under_way.subscribe();
+                tokio::select! {
+                    biased;
+                    () = self.inner.tasks.closing() => return,
+                    _ = others.wait_for(|count| *count == 0) => return,
+                    () = tokio::time::sleep(wait) => {}
+                }
+                under_way.send_modify(|count| *count += 1);
+            }
+            let told = self.tell_one(hook, telling, time).await;
+            under_way.send_modify(|count| *count -= 1);
+            let Err(error) = told else { return };
+            tracing::warn!(%error, "events are told again later");
+            wait = error.retry_after().unwrap_or(RETELL).max(backoff(1));
+        }
+    }
+
+    /// Tells one hook, until there is nothing more for it or it fails: the error says when it is told again.
     async fn tell_one(&self, hook: &dyn Hook, telling: &Telling, time: &StoreTime) -> Result<()> {
         loop {
             let Some(record) = telling.record().await? else {
@@ -169,9 +179,9 @@ impl Uploads {
             };
             observe::told(hook.name(), began, told.as_ref().copied());
             let failed = told.as_ref().err().map(ToString::to_string);
-            if !self.settle_event(hook, &event, told, time).await? {
+            if let Some(wait) = self.settle_event(hook, &event, told, time).await? {
                 let reason = failed.unwrap_or_default();
-                return Err(Error::unavailable(format!("The hook {:?}: {reason}", hook.name())));
+                return Err(Error::unavailable(format!("The hook {:?}: {reason}", hook.name())).with_retry_after(wait));
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What is verified of a sealed upload: the promised checksum, the bytes of every part, the hooks' judgement.
 
-use futures_util::StreamExt as _;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::{
     Uploads,
@@ -10,6 +12,7 @@ use super::{
 use crate::{
     blob::{BlobBody, ByteRange},
     error::{Error, ErrorKind, Result},
+    hook::Hook,
     upload::{Algorithm, Digest, Part, Record},
 };
 
@@ -43,7 +46,7 @@ impl Uploads {
                 false => None,
             };
             if hook.wants_bytes() == body.is_some() {
-                hook.before_publish(record, body).await?;
+                ask(hook.as_ref(), record, body).await?;
             }
         }
         Ok(())
@@ -64,7 +67,7 @@ impl Uploads {
         }
         for hook in self.inner.config.hooks.iter().filter(|hook| hook.wants_bytes()) {
             let body = self.inner.blobs.read(&record.key, ByteRange::ALL).await?;
-            hook.before_publish(record, Some(body)).await?;
+            ask(hook.as_ref(), record, Some(body)).await?;
         }
         Ok(())
     }
@@ -104,6 +107,19 @@ impl Uploads {
                 Err(Verdict::Refused(format!("the file's checksum is not {expected}")))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Asks a hook, for no longer than it may take: one that hangs must not hold an assembly for ever.
+async fn ask(hook: &dyn Hook, record: &Record, body: Option<BlobBody>) -> Result<()> {
+    let asked = AssertUnwindSafe(hook.before_publish(record, body)).catch_unwind();
+    match tokio::time::timeout(hook.time_limit(), asked).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(Error::internal(format!("The hook {:?} panicked", hook.name()))),
+        Err(_) => {
+            let message = format!("The hook {:?} took longer than it may; it is asked again", hook.name());
+            Err(Error::unavailable(message))
         }
     }
 }

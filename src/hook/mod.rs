@@ -50,7 +50,9 @@ pub trait Hook: Send + Sync + 'static {
         false
     }
 
-    /// How long it may take over one event before it is dropped and told again.
+    /// How long it may take over one event before it is dropped and told again, and over one
+    /// [`before_publish`](Self::before_publish), in which it may have to read the whole file, before it is dropped and asked again:
+    /// five minutes unless said otherwise.
     fn time_limit(&self) -> Duration {
         Duration::from_secs(300)
     }
@@ -82,8 +84,9 @@ pub trait Hook: Send + Sync + 'static {
 
     /// Asked when all bytes are there and before they are published, with the bytes to inspect if
     /// [`wants_bytes`](Self::wants_bytes). An error of kind [`Invalid`](crate::ErrorKind::Invalid) or
-    /// [`Forbidden`](crate::ErrorKind::Forbidden) refuses the file: the upload has failed. Any other error is
-    /// tried again. It can be asked more than once for the same upload.
+    /// [`Forbidden`](crate::ErrorKind::Forbidden) refuses the file: the upload has failed. After any other error, a panic, or
+    /// when [`time_limit`](Self::time_limit) is over the upload is not published yet and the hook is asked again later, with a
+    /// growing delay. It can be asked more than once for the same upload.
     ///
     /// On a store that cannot read parts before it completes them (S3) the bytes are those of the
     /// object, which is then visible under its key already; a refusal deletes it.

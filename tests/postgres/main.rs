@@ -12,6 +12,8 @@
 
 #[path = "../postgres_server/mod.rs"]
 mod postgres_server;
+#[path = "../told/mod.rs"]
+mod told;
 
 mod compare;
 mod cost;

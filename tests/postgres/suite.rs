@@ -38,6 +38,13 @@ async fn it_is_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hooks_are_told_all_in_order_also_by_the_next_process() {
+    let server = server!();
+    let schema = server.fresh_name();
+    told::all_is_told_in_order_also_by_the_next_process(async || open(&server, &schema).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prefixes_keep_stores_in_one_schema_apart() {
     let server = server!();
     let schema = server.fresh_name();

@@ -26,14 +26,14 @@ impl Uploads {
         Ok(self.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some())
     }
 
-    /// Writes down what came of telling a hook an event; whether it is to be told the next one.
+    /// Writes down what came of telling a hook an event; how long to wait before it is told that again, if it is.
     pub(super) async fn settle_event(
         &self,
         hook: &dyn Hook,
         event: &Event,
         told: Result<()>,
         time: &StoreTime,
-    ) -> Result<bool> {
+    ) -> Result<Option<Duration>> {
         let name = hook.name();
         let hold = told.as_ref().err().and_then(hold::asked);
         for _ in 0..CONTENTION {
@@ -42,7 +42,7 @@ impl Uploads {
                 .metadata
                 .load(Lookup::Id(event.upload_id()), PartRange::NONE)
                 .await?;
-            let Some(snapshot) = found else { return Ok(true) };
+            let Some(snapshot) = found else { return Ok(None) };
             let mut next = snapshot.record;
             if hold.is_some() && time.now().is_none() {
                 self.ask_time(&next, time).await?;
@@ -52,7 +52,7 @@ impl Uploads {
                 outgoing.event.id == event.id && outgoing.owed.iter().any(|owed| owed == name)
             };
             let Some(outgoing) = next.outbox.iter_mut().find(owes) else {
-                return Ok(true);
+                return Ok(None);
             };
             let mut delivery = next.deliveries.remove(name).unwrap_or_default();
             delivery.not_before = None;
@@ -66,11 +66,12 @@ impl Uploads {
                         ErrorKind::Invalid | ErrorKind::Forbidden | ErrorKind::Failed
                     );
                     if !is_final && delivery.attempts < self.inner.config.hook_attempts {
-                        let hold = hold.map(|hold| hold.max(backoff(delivery.attempts)));
+                        let wait = backoff(delivery.attempts);
+                        let hold = hold.map(|hold| hold.max(wait));
                         delivery.not_before = time.now().zip(hold).map(|(now, hold)| now.after(hold));
                         next.deliveries.insert(name.to_owned(), delivery);
                         if self.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some() {
-                            return Ok(false);
+                            return Ok(Some(hold.unwrap_or(wait)));
                         }
                         continue;
                     }
@@ -115,7 +116,7 @@ impl Uploads {
                     // Those who are told of it may have heard all else, and be done.
                     self.events_pending(&changed);
                 }
-                return Ok(true);
+                return Ok(None);
             }
         }
         Err(contended())

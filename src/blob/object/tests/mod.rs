@@ -115,4 +115,5 @@ mod faults;
 mod read;
 mod refused;
 mod rot;
+mod scanned;
 mod whole;
