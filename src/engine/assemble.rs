@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Why an upload failed whose bytes cannot be sent again.
+const LOST: &str = "bytes that were stored are lost";
+
 impl Uploads {
     /// Makes the blob of what was sent and publishes it. Asked again it answers the same.
     ///
@@ -181,6 +184,11 @@ impl Uploads {
                 }
             };
             if let Err(verdict) = self.verify_published(&record, &parts).await {
+                let verdict = match verdict {
+                    // The store has made its blob of them, and takes them no more: the blob goes, too.
+                    Verdict::Lost(_) => Verdict::Refused(LOST.into()),
+                    verdict => verdict,
+                };
                 return self.conclude(record, tally, parts, verdict).await;
             }
             return self.publish(record, tally, parts, blob, crc64).await;
@@ -278,7 +286,7 @@ impl Uploads {
         let (lost, reason) = match verdict {
             Verdict::Later(error) => return Err(self.try_later(record, error).await),
             Verdict::Lost(lost) if record.plan.layout == Layout::Indexed => (lost, String::new()),
-            Verdict::Lost(_) => (Vec::new(), "bytes that were stored are lost".to_owned()),
+            Verdict::Lost(_) => (Vec::new(), LOST.to_owned()),
             Verdict::Refused(reason) => (Vec::new(), reason),
         };
         for _ in 0..CONTENTION {
@@ -351,17 +359,25 @@ impl Uploads {
         let actual = if expected.algorithm() == Algorithm::Crc64Nvme {
             Digest::crc64(combined(&snapshot.parts))
         } else {
-            match self
-                .inner
-                .blobs
-                .read_parts(&snapshot.record.handle, &snapshot.parts)
-                .await?
-            {
-                Some(body) => digest(expected.algorithm(), body).await?,
-                None => {
+            let read = self.inner.blobs.read_parts(&snapshot.record.handle, &snapshot.parts);
+            let read = async {
+                match read.await? {
+                    Some(body) => digest(expected.algorithm(), body).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            match read.await {
+                Ok(Some(digest)) => digest,
+                Ok(None) => {
                     let message = "This store verifies such a checksum only if it is given at creation";
                     return Err(Error::invalid("checksum", message));
                 }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let message =
+                        "Bytes that were stored are lost; ask for the assembly without a checksum to learn which";
+                    return Err(Error::internal(message).with_source(error));
+                }
+                Err(error) => return Err(error),
             }
         };
         if *expected == actual {

@@ -29,11 +29,12 @@ pub enum Ready {}
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verify {
-    /// Nothing: syncs and receipts are trusted.
+    /// Nothing: syncs and receipts are trusted. Bytes that rotted since are published as they are (those that are gone are
+    /// found); [`audit`](crate::Uploads::audit) names them, and the recorded checksum is that of what was sent.
     #[default]
     Receipts,
-    /// Every byte is read back and compared with the checksum of its part. A part that rotted is named as missing and
-    /// can be sent again.
+    /// Every byte is read back and compared with the checksum of its part. A numbered chunk that rotted is named as missing and
+    /// can be sent again; an upload of appends fails, and so does any whose store reads bytes only when they are a blob.
     Read,
 }
 
