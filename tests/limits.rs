@@ -371,7 +371,7 @@ fn stalled(settings: &Settings, is_bounded: bool) {
     });
 }
 
-/// Printed only: what a thousand slow clients cost.
+/// A thousand slow clients cost the budget, and what the server and its connections take beside it.
 #[test]
 fn a_thousand_slow_clients() {
     runtime().block_on(async {
@@ -427,5 +427,8 @@ fn a_thousand_slow_clients() {
             server.threads().len(),
             again.load(Ordering::Relaxed)
         );
+        const BESIDE: u64 = 64 << 20;
+        let bound = Settings::default().memory_budget + BESIDE;
+        assert!(most <= idle + bound, "at most {} MiB more", bound >> 20);
     });
 }

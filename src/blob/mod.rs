@@ -79,6 +79,9 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
 
     /// The bytes of these parts before they are published, to be read back and inspected; `None`
     /// if the store cannot read them before [`complete`](Self::complete).
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), at once or within the body, if one of them is not there as recorded.
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>>;
 
     /// Puts the bytes of `parts` of another upload, one behind the other, into the slot at the end of this one, as one part.

@@ -283,17 +283,25 @@ impl Uploads {
         let actual = if expected.algorithm() == Algorithm::Crc64Nvme {
             Digest::crc64(combined(&snapshot.parts))
         } else {
-            match self
-                .inner
-                .blobs
-                .read_parts(&snapshot.record.handle, &snapshot.parts)
-                .await?
-            {
-                Some(body) => digest(expected.algorithm(), body).await?,
-                None => {
+            let read = self.inner.blobs.read_parts(&snapshot.record.handle, &snapshot.parts);
+            let read = async {
+                match read.await? {
+                    Some(body) => digest(expected.algorithm(), body).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            match read.await {
+                Ok(Some(digest)) => digest,
+                Ok(None) => {
                     let message = "This store verifies such a checksum only if it is given at creation";
                     return Err(Error::invalid("checksum", message));
                 }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let message =
+                        "Bytes that were stored are lost; ask for the assembly without a checksum to learn which";
+                    return Err(Error::internal(message).with_source(error));
+                }
+                Err(error) => return Err(error),
             }
         };
         if *expected == actual {

@@ -58,6 +58,9 @@ impl Uploads {
     /// Compares metadata and blobs: after one of them was restored from a backup, say. With `deep` every byte is read and
     /// compared with its checksum. Changes nothing.
     ///
+    /// It goes by the records: unfinished uploads of which none speaks are for [`sweep`](Self::sweep) to find, and blobs
+    /// of which none speaks are taken for the host's own.
+    ///
     /// # Errors
     /// Those of the stores.
     pub async fn audit(&self, deep: bool) -> Result<Audit> {

@@ -29,7 +29,8 @@ pub enum Ready {}
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verify {
-    /// Nothing: syncs and receipts are trusted.
+    /// Nothing: syncs and receipts are trusted. Bytes that rotted since are published as they are (those that are gone are
+    /// found); [`audit`](crate::Uploads::audit) names them, and the recorded checksum is that of what was sent.
     #[default]
     Receipts,
     /// Every byte is read back and compared with the checksum of its part. A part that rotted is named as missing and

@@ -22,6 +22,21 @@ impl Uploads {
         if record.intent.is_some() {
             return Ok(());
         }
+        match self.verify_parts(record, parts, crc64).await {
+            Err(Verdict::Later(error)) if error.kind() == ErrorKind::NotFound => {
+                // Something is gone for good; a look at each tells which.
+                let lost = self.lost(record, parts).await?;
+                Err(if lost.is_empty() {
+                    Verdict::Later(error)
+                } else {
+                    Verdict::Lost(lost)
+                })
+            }
+            verdict => verdict,
+        }
+    }
+
+    async fn verify_parts(&self, record: &Record, parts: &[Part], crc64: u64) -> Result<(), Verdict> {
         if let Some(expected) = record
             .checksum
             .as_ref()
@@ -70,6 +85,25 @@ impl Uploads {
             ask(hook.as_ref(), record, Some(body)).await?;
         }
         Ok(())
+    }
+
+    /// The parts that are not there with the bytes that were acknowledged.
+    async fn lost(&self, record: &Record, parts: &[Part]) -> Result<Vec<u32>> {
+        let mut lost = Vec::new();
+        for part in parts {
+            let one = std::slice::from_ref(part);
+            let found = match self.inner.blobs.read_parts(&record.handle, one).await {
+                Ok(Some(body)) => rotten(one, body, |_| {}).await,
+                Ok(None) => Ok(Vec::new()),
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(found) => lost.extend(found),
+                Err(error) if error.kind() == ErrorKind::NotFound => lost.push(part.number),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lost)
     }
 
     /// Whether what must be verified takes a read of every byte.

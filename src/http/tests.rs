@@ -1,6 +1,8 @@
 //! The wire: requests and their answers, against a real engine on stores in memory.
 #![allow(clippy::unwrap_used)]
 
+mod panics;
+
 use std::{
     convert::Infallible,
     future::Future,

@@ -5,6 +5,7 @@
 //! `SIMULATION_HISTORIES=n` says how many are run.
 
 mod cancel;
+mod chunks;
 mod client;
 mod concat;
 mod model;

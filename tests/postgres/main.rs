@@ -24,6 +24,7 @@ mod nodes;
 mod planted;
 mod pooler;
 mod proxy;
+mod rolled_back;
 mod schema;
 mod suite;
 #[cfg(feature = "postgres-tls")]

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     blob::{BlobBody, ByteRange},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     upload::{Blob, Key, Part, UploadId},
 };
 
@@ -172,7 +172,11 @@ impl<F: Fs> Stretch<F> {
             return Ok(Bytes::new());
         }
         if let Source::Path(path) = &self.source {
-            self.source = Source::File(shared.fs.open(path.clone(), Open::Read).await?);
+            let file = match shared.fs.open(path.clone(), Open::Read).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost()),
+                file => file?,
+            };
+            self.source = Source::File(file);
         }
         let Source::File(file) = &self.source else {
             return Err(Error::internal("A file is not open"));
@@ -180,9 +184,13 @@ impl<F: Fs> Stretch<F> {
         let len = usize::try_from((self.end - self.at).min(STEP)).unwrap_or(usize::MAX);
         let bytes = shared.fs.read(file, self.at, len).await?;
         if bytes.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            return Err(lost());
         }
         self.at += bytes.len() as u64;
         Ok(bytes)
     }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::NotFound, "A part is not there as recorded")
 }

@@ -246,6 +246,92 @@ mod tests {
         assert_eq!(Stored::of(&part), None, "another length");
     }
 
+    /// What this release writes, letter for letter: if this fails, uploads that began under an earlier release are lost.
+    #[test]
+    fn values_are_written_as_ever() {
+        const DIR: &str = "BwcHBwcHBwcHBwcHBwcHBw.00000000000000ff0";
+        let native = |cut| {
+            let (id, path) = ("2~abc".into(), "media/a.mp4".into());
+            Some(Native { id, path, cut })
+        };
+        let of = |dir: &str, native| Place {
+            dir: dir.into(),
+            native,
+        };
+        let (told, untold) = (
+            Cut::Steps {
+                step: 8_388_608,
+                size: Some(9),
+            },
+            Cut::Steps {
+                step: 8_388_608,
+                size: None,
+            },
+        );
+        for (place, text) in [
+            (of(DIR, None), r#"{"dir":"BwcHBwcHBwcHBwcHBwcHBw.00000000000000ff0"}"#),
+            (
+                of(DIR, native(Cut::Chunks(40))),
+                r#"{"dir":"BwcHBwcHBwcHBwcHBwcHBw.00000000000000ff0","native":{"id":"2~abc","path":"media/a.mp4","cut":{"c":40}}}"#,
+            ),
+            (
+                of(DIR, native(told)),
+                r#"{"dir":"BwcHBwcHBwcHBwcHBwcHBw.00000000000000ff0","native":{"id":"2~abc","path":"media/a.mp4","cut":{"s":{"step":8388608,"size":9}}}}"#,
+            ),
+            (
+                of("", native(untold)),
+                r#"{"dir":"","native":{"id":"2~abc","path":"media/a.mp4","cut":{"s":{"step":8388608,"size":null}}}}"#,
+            ),
+        ] {
+            assert_eq!(place.handle().as_str(), text);
+            assert_eq!(Place::parse(&Handle::new(text)).unwrap(), place);
+        }
+        assert_eq!(Place::upload(DIR), Some(UploadId::from_bytes([7; 16])));
+
+        let put = Put {
+            index: 3,
+            id: "\"abc\"".into(),
+        };
+        let piece = |tag: Option<&str>| Piece {
+            name: "00000000000000ff1".into(),
+            len: 4,
+            crc64: u64::MAX,
+            tag: tag.map(str::to_owned),
+        };
+        let least = Stored {
+            number: 3,
+            len: 4,
+            ..Stored::default()
+        };
+        let full = Stored {
+            puts: vec![put],
+            pieces: vec![piece(None), piece(Some("\"t\""))],
+            next: Some(4),
+            spent: vec!["00000000000000ff0".into()],
+            ..least
+        };
+        for (stored, text) in [
+            (least, r#"{"n":3,"l":4}2e5169bd1d32349b"#),
+            (
+                full,
+                r#"{"n":3,"l":4,"p":[{"i":3,"t":"\"abc\""}],"s":[{"o":"00000000000000ff1","l":4,"c":18446744073709551615},{"o":"00000000000000ff1","l":4,"c":18446744073709551615,"t":"\"t\""}],"i":4,"d":["00000000000000ff0"]}f0da45f5c4d8aa77"#,
+            ),
+        ] {
+            assert_eq!(stored.receipt().as_str(), text);
+            assert_eq!(Stored::parse(&Receipt::new(text)), Some(stored));
+        }
+
+        let paths = Paths::new("media", None).unwrap();
+        let key = Key::parse("videos/a.mp4").unwrap();
+        assert_eq!(paths.blob(&key).unwrap().as_ref(), "media/videos/a.mp4");
+        assert_eq!(paths.clock().as_ref(), "media/.uploads/clock");
+        assert_eq!(paths.marker(DIR).as_ref(), format!("media/.uploads/{DIR}/begin"));
+        assert_eq!(
+            paths.piece(DIR, &piece(None)).as_ref(),
+            format!("media/.uploads/{DIR}/00000000000000ff1")
+        );
+    }
+
     #[test]
     fn staged_objects_never_lie_among_blobs() {
         for (root, staging) in [("", Some("x")), ("a", Some("a/b")), ("a", Some("a")), ("", Some(""))] {

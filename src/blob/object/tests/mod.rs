@@ -9,6 +9,7 @@ use super::*;
 use crate::conformance::blob;
 
 mod fake;
+mod format;
 
 /// Parts as small as the suite's chunks.
 const SMALL: PartBounds = PartBounds::new(1000, 1 << 20, 10_000);
