@@ -448,3 +448,26 @@ fn urls_name_stores() {
         assert!(!error.to_string().contains("bucket/x"), "{error}");
     }
 }
+
+#[cfg(all(feature = "gcp", feature = "azure"))]
+#[test]
+fn urls_name_the_stores_of_other_clouds() {
+    let url = "gs://bucket/some/where?google_skip_signature=true";
+    let blobs = ObjectBlobs::from_url(url).unwrap();
+    assert!(format!("{blobs:?}").contains("bucket"), "{blobs:?}");
+    let store = object_store::gcp::GoogleCloudStorageBuilder::new()
+        .with_bucket_name("bucket")
+        .with_skip_signature(true)
+        .build();
+    ObjectOptions::default().gcs(store.unwrap()).unwrap();
+    for scheme in ["az", "azure", "abfs", "abfss"] {
+        let url = format!("{scheme}://bucket/some/where?azure_storage_account_name=acc&azure_skip_signature=true");
+        let blobs = ObjectBlobs::from_url(&url).unwrap();
+        assert!(format!("{blobs:?}").contains("bucket"), "{blobs:?}");
+        assert_eq!(blobs.limits().max_idle, Some(Duration::from_secs(7 * 86_400)));
+    }
+    for wrong in ["gs://bucket/x?nothing=1", "az://bucket/x?nothing=1", "gs://", "az://"] {
+        let error = ObjectBlobs::from_url(wrong).unwrap_err();
+        assert!(!error.to_string().contains("bucket/x"), "{error}");
+    }
+}

@@ -81,6 +81,8 @@ pub(super) struct Fake {
     weak: bool,
     /// No multipart uploads.
     plain: bool,
+    /// What is answered when an object is made of an upload that is no more.
+    gone: &'static str,
     plan: Arc<Plan>,
 }
 
@@ -112,6 +114,7 @@ impl Fake {
             sums: false,
             weak: false,
             plain: false,
+            gone: "",
             plan: Arc::new(|_, _| Fate::Fine),
         }
     }
@@ -152,6 +155,12 @@ impl Fake {
     /// As a server that knows PUT and no more.
     pub(super) fn plain(mut self) -> Self {
         self.plain = true;
+        self
+    }
+
+    /// An upload that is no more is not 404 when an object shall be made of it, but this.
+    pub(super) fn gone(mut self, says: &'static str) -> Self {
+        self.gone = says;
         self
     }
 
@@ -503,7 +512,10 @@ impl MultipartStore for Fake {
         let (fake, path, id) = (self.clone(), path.clone(), id.clone());
         let call = async move {
             let done = fake.state.lock().unwrap().complete(fake.bounds, &path, &id, &parts);
-            let (whole, tag) = done?;
+            let (whole, tag) = done.map_err(|error| match error {
+                object_store::Error::NotFound { .. } if !fake.gone.is_empty() => said(fake.gone),
+                error => error,
+            })?;
             fake.objects.put(&path, whole.into()).await?;
             fake.state.lock().unwrap().tags.insert(path, tag.clone());
             Ok(PutResult {

@@ -225,6 +225,31 @@ fn each_request_fails_once_where_the_tag_of_an_object_is_not_told() {
     each_request_fails_on(How::Chunks, || Fake::new(SMALL).silent());
 }
 
+/// Servers differ in what they say to one who asks for the object again.
+#[test]
+fn completion_fails_once_where_a_second_one_is_answered_otherwise() {
+    for says in [
+        "status code: 400: <Code>NoSuchUpload</Code>",
+        "status code: 400: <Code>InvalidRequest</Code>",
+        "status code: 400: <Code>InvalidPart</Code>",
+        "status code: 403: <Code>AccessDenied</Code>",
+        // Within a 200, and so not understood.
+        "Error performing CompleteMultipartUpload: missing field `ETag`",
+    ] {
+        for fate in FATES {
+            println!("{fate:?}, then {says}");
+            for how in [How::Chunks, How::Appends] {
+                let calm = Fake::new(SMALL).gone(says);
+                let failing = calm.clone().failing(move |op, nth| match (op, nth) {
+                    (Op::Complete, 0) => fate,
+                    _ => Fate::Fine,
+                });
+                run(history(&failing, how, &calm));
+            }
+        }
+    }
+}
+
 #[test]
 fn each_request_for_small_chunks_fails_once() {
     each_request_fails(How::SmallChunks);
