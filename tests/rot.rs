@@ -153,7 +153,7 @@ impl Disk {
         assert_eq!(error.kind(), ErrorKind::Failed, "{error:?}");
         let failed = self.status(id).await;
         assert_eq!(failed.state(), State::Failed);
-        assert!(failed.failure().unwrap().contains("not those that were stored"), "{failed:?}");
+        assert!(failed.failure().unwrap().contains("are lost"), "{failed:?}");
         assert_eq!(self.published(), [] as [PathBuf; 0]);
         assert!(!self.file(id).exists());
     }
@@ -432,7 +432,10 @@ async fn a_blob_that_is_found_rotten_after_it_was_made_does_not_stay() {
         let error = uploads.assemble(&alice(), upload.id(), None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Failed, "{error:?}");
         let failed = uploads.status(&alice(), upload.id()).await.unwrap();
-        assert!(failed.failure().unwrap().contains("not those that were stored"), "{failed:?}");
+        assert!(
+            failed.failure().unwrap().contains("not those that were stored"),
+            "{failed:?}"
+        );
         assert_eq!(blobs.head(upload.key()).await.unwrap(), None, "nothing rotten stays");
     }
 }
