@@ -408,7 +408,8 @@ async fn azurite() {
         .build()
         .await
         .unwrap();
-    let whole = bytes(20 * MIB + 5);
+    // More than one step of a read.
+    let whole = bytes(34 * MIB + 5);
     let id = uploads.create(&alice(), NewUpload::new("a.mp4")).await.unwrap().id();
     uploads
         .append(&alice(), id, 0, body(&whole[..9_000_000]))

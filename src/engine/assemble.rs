@@ -8,6 +8,7 @@ use tracing::Instrument as _;
 use super::{
     Address, CONTENTION, Upload, Uploads,
     checksum::{Combiner, Hasher},
+    conclude::longer,
     contended, ended,
     live::{Spot, Turn},
     verify::Verdict,
@@ -181,7 +182,13 @@ impl Uploads {
                     };
                     record = match self.update(&next, PartsEdit::Keep, Wake::Keep).await? {
                         Some(record) => record,
-                        None => self.load(next.id, PartRange::NONE).await?.record,
+                        None => {
+                            let now = self.load(next.id, PartRange::NONE).await?;
+                            if now.record.state != State::Assembling {
+                                return Ok(Snapshot::new(now.record, now.tally, parts));
+                            }
+                            now.record
+                        }
                     };
                     continue;
                 }
@@ -195,11 +202,10 @@ impl Uploads {
     }
 
     /// Makes the blob, for no longer than is given for it: a store that hangs must not hold an assembly for ever. Each further
-    /// attempt has twice the time, so that one that copies for long ends all the same.
+    /// attempt has more of it, so that one that copies for long ends all the same.
     pub(super) async fn complete(&self, record: &Record, parts: &[Part]) -> Result<Completed> {
         let complete = self.inner.blobs.complete(&record.handle, &record.key, parts);
-        let time = self.inner.config.assembly_timeout;
-        let time = time.saturating_mul(1 << record.attempts.min(16));
+        let time = longer(self.inner.config.assembly_timeout, record.attempts);
         match tokio::time::timeout(time, complete).await {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable(

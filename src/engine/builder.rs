@@ -288,7 +288,7 @@ impl<A> Builder<A> {
     }
 
     /// How long the blob store may take to make one blob before it is given up and tried again later; an hour unless said
-    /// otherwise, and twice as long at each further attempt. Nothing is lost by it, but what is copied within that time is
+    /// otherwise, and twice as long at each further attempt, up to 32 times. Nothing is lost by it, but what is copied within that time is
     /// copied anew.
     #[must_use]
     pub const fn assembly_timeout(mut self, time: Duration) -> Self {

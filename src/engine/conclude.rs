@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{CONTENTION, Upload, Uploads, contended, verify::Verdict};
 use crate::{
     blob::Completed,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
     observe,
     upload::{Blob, EventKind, Layout, Part, Record, Snapshot, State, Tally, Wake},
@@ -99,6 +99,13 @@ impl Uploads {
 
     /// Notes a failed attempt; the driver tries again, later each time.
     pub(super) async fn try_later(&self, record: Record, error: Error) -> Error {
+        // What is gone in the store is no answer to who asks for the upload, which is tried again.
+        let error = match error.kind() {
+            ErrorKind::NotFound => {
+                Error::unavailable("The blob could not be made; it is tried again").with_source(error)
+            }
+            _ => error,
+        };
         let mut next = record;
         next.attempts = next.attempts.saturating_add(1);
         let (attempts, wait) = (next.attempts, backoff(next.attempts));
@@ -126,4 +133,9 @@ impl Uploads {
 /// How long to wait after so many failed attempts: from a second to ten minutes.
 pub(super) fn backoff(attempts: u32) -> Duration {
     Duration::from_secs(1 << attempts.saturating_sub(1).min(10)).min(Duration::from_secs(600))
+}
+
+/// What is given to an attempt after so many failed ones: each has twice the time of the one before, up to 32 times.
+pub(super) fn longer(time: Duration, attempts: u32) -> Duration {
+    time.saturating_mul(1 << attempts.min(5))
 }

@@ -8,6 +8,7 @@ use super::{
     Uploads,
     builder::Verify,
     checksum::{Crc64, Hasher},
+    conclude::longer,
 };
 use crate::{
     blob::{BlobBody, ByteRange},
@@ -145,10 +146,11 @@ impl Uploads {
     }
 }
 
-/// Asks a hook, for no longer than it may take: one that hangs must not hold an assembly for ever.
+/// Asks a hook, for no longer than it may take: one that hangs must not hold an assembly for ever. Each further attempt has more
+/// time.
 async fn ask(hook: &dyn Hook, record: &Record, body: Option<BlobBody>) -> Result<()> {
     let asked = AssertUnwindSafe(hook.before_publish(record, body)).catch_unwind();
-    match tokio::time::timeout(hook.time_limit(), asked).await {
+    match tokio::time::timeout(longer(hook.time_limit(), record.attempts), asked).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Error::internal(format!("The hook {:?} panicked", hook.name()))),
         Err(_) => {

@@ -51,8 +51,8 @@ pub trait Hook: Send + Sync + 'static {
     }
 
     /// How long it may take over one event before it is dropped and told again, and over one
-    /// [`before_publish`](Self::before_publish), in which it may have to read the whole file, before it is dropped and asked again:
-    /// five minutes unless said otherwise.
+    /// [`before_publish`](Self::before_publish), in which it may have to read the whole file, before it is dropped and asked again
+    /// (with twice the time at each further attempt, up to 32 times): five minutes unless said otherwise.
     fn time_limit(&self) -> Duration {
         Duration::from_secs(300)
     }

@@ -113,7 +113,7 @@ impl Reading {
                     return Ok(Some(bytes));
                 }
                 Ok(Some(Ok(_))) => return Err(failed()),
-                _ if self.at == *until => {}
+                _ if self.at == *until => self.broken = 0,
                 // The answer broke off, or its client had no more time for it. The rest is asked for anew.
                 broken => {
                     self.broken = if self.brought { 0 } else { self.broken + 1 };

@@ -65,6 +65,16 @@ async fn what_breaks_off_is_asked_for_from_there_on() {
     assert!(read(&torn, &key, ByteRange::ALL).await.unwrap() == whole);
     assert!(read(&torn, &key, ByteRange::new(7, Some(20_001))).await.unwrap() == whole[7..20_001]);
 
+    // What broke off before a step that came whole does not count.
+    let now_and_then = calm.clone().failing(|op, nth| match (op, nth % 2) {
+        (Op::Get, 0) => Fate::Torn(0),
+        _ => Fate::Fine,
+    });
+    let longer = bytes(5, 65_000);
+    let other = put(&calm, &longer).await;
+    assert!(read(&now_and_then, &other, ByteRange::ALL).await.unwrap() == longer);
+    let key = put(&calm, &whole).await;
+
     // It ends all the same where nothing comes at all.
     let none = calm
         .clone()
