@@ -191,15 +191,16 @@ impl Authorizer for OwnerOnly {
 }
 
 /// Everybody may create uploads, also without signing in; each upload is its owner's alone, and all
-/// anonymous callers are one owner.
+/// anonymous callers are one owner. They are told apart by the ids they know, so nobody tells them one another's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AllowAnonymous;
 
 #[async_trait]
 impl Authorizer for AllowAnonymous {
-    async fn authorize(&self, caller: &Caller, _: Action, subject: Subject<'_>) -> Result<(), Denied> {
+    async fn authorize(&self, caller: &Caller, action: Action, subject: Subject<'_>) -> Result<(), Denied> {
         match subject {
             Subject::Upload(record) if record.owner != *caller.owner() => Err(Denied::Hidden),
+            Subject::Own if caller.is_anonymous() && action == Action::Inspect => Err(Denied::Unauthenticated),
             _ => Ok(()),
         }
     }

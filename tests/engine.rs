@@ -393,6 +393,24 @@ async fn a_body_that_completes_tells_the_size_by_its_end() {
     }
 }
 
+/// All pieces are in memory when the file is put together.
+#[tokio::test]
+async fn appends_leave_no_more_pieces_than_an_upload_may_have() {
+    let uploads = builder().max_chunks(3).build().await.unwrap();
+    let up = uploads.create(&alice(), NewUpload::new("a")).await.unwrap();
+    for offset in 0..3 {
+        uploads.append(&alice(), up.id(), offset, body(b"x")).await.unwrap();
+    }
+    let error = uploads.append(&alice(), up.id(), 3, body(b"x")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error:?}");
+    // What is there can still become a file.
+    let completes = NewAppend::new().completes();
+    let end = uploads.append_with(&alice(), up.id(), 3, completes, body(b"")).await;
+    assert!(end.unwrap().is_complete);
+    uploads.assemble(&alice(), up.id(), None).await.unwrap();
+    assert_eq!(content(&uploads, up.id()).await, b"xxx");
+}
+
 #[tokio::test]
 async fn a_checksum_may_come_after_the_bytes() {
     let uploads = builder().build().await.unwrap();

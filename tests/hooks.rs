@@ -5,7 +5,10 @@
 mod told;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -459,4 +462,52 @@ async fn each_hook_has_its_own_name() {
     let error = twice.build().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("bus"), "{error}");
+}
+
+/// So many are told at once that the machine bears it. Whoever waits lies in the outbox, and is told when there is a place.
+#[tokio::test(start_paused = true)]
+async fn not_all_are_told_at_once() {
+    struct Crowd {
+        now: AtomicUsize,
+        most: AtomicUsize,
+    }
+    #[async_trait]
+    impl AsyncSay for Arc<Crowd> {
+        async fn say(&self, _: &Event, _: &Telling) -> tower_upload::Result<()> {
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+    for (works, bound) in [(true, 32), (false, 256)] {
+        let crowd = Arc::new(Crowd {
+            now: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        });
+        let (slow, of_slow) = hook("slow", works, Arc::clone(&crowd));
+        let (quick, of_quick) = hook("quick", false, Well);
+        let uploads = builder().hook(slow).hook(quick).build().await.unwrap();
+        for n in 0..300 {
+            let new = NewUpload::new(format!("{n}")).size(1);
+            let id = uploads.create(&alice(), new).await.unwrap().id();
+            let body = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a"))]);
+            uploads.append(&alice(), id, 0, body).await.unwrap();
+            uploads.assemble(&alice(), id, None).await.unwrap();
+        }
+        let assembled = |of: &Heard| heard(of).iter().filter(|told| *told == "assembled").count();
+        if works {
+            tokio::time::sleep(Duration::from_secs(90)).await;
+            assert_eq!(assembled(&of_quick), 300, "what works holds up nobody else");
+        }
+        let late = tokio::time::Instant::now() + Duration::from_secs(3600);
+        while assembled(&of_slow) < 300 || assembled(&of_quick) < 300 {
+            let told = (assembled(&of_slow), assembled(&of_quick));
+            assert!(tokio::time::Instant::now() < late, "{told:?} are told of");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let most = crowd.most.load(Ordering::SeqCst);
+        assert!((2..=bound).contains(&most), "{most} at once");
+    }
 }

@@ -12,7 +12,7 @@ use super::{
     writing::{End, Run, other_size, too_much},
 };
 use crate::{
-    access::{Action, Caller},
+    access::{Action, Caller, Subject},
     error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
     planted::{Bug, planted},
@@ -26,6 +26,7 @@ pub struct NewAppend {
     pub(super) len: Option<u64>,
     pub(super) checksum: Expected,
     pub(super) completes: bool,
+    pub(super) seals_when_whole: bool,
     pub(super) progress: Option<Progress>,
 }
 
@@ -81,6 +82,14 @@ impl NewAppend {
         self
     }
 
+    /// The upload is sealed by the byte that reaches its size, as one is that its protocol began so: if the caller may
+    /// assemble it.
+    #[cfg(feature = "http")]
+    pub(crate) const fn seals_when_whole(mut self) -> Self {
+        self.seals_when_whole = true;
+        self
+    }
+
     /// Is told the offset whenever more is durable, on the way.
     #[must_use]
     pub fn on_progress(mut self, progress: impl Fn(u64) + Send + Sync + 'static) -> Self {
@@ -132,7 +141,7 @@ impl Uploads {
         caller: &Caller,
         id: UploadId,
         offset: u64,
-        append: NewAppend,
+        mut append: NewAppend,
         body: S,
     ) -> Result<Appended>
     where
@@ -150,11 +159,16 @@ impl Uploads {
                 "A partial upload is not completed by itself, but joined with others",
             ));
         }
+        if append.seals_when_whole {
+            let may = self.authorize(caller, Action::Assemble, Subject::Upload(&found.record));
+            append.seals_when_whole = !found.record.seals_itself && !found.record.is_partial() && may.await.is_ok();
+        }
         let turn = self.inner.live.take_over(Spot::End(id)).await?;
         let snapshot = self.load(id, PartRange::NONE).await?;
         check(&snapshot, offset)?;
-        let end_of_file = snapshot.record.plan.size;
-        let room = end_of_file.unwrap_or(self.inner.config.max_size).saturating_sub(offset);
+        let room_to = |end: Option<u64>| end.unwrap_or(self.inner.config.max_size).saturating_sub(offset);
+        let mut end_of_file = snapshot.record.plan.size;
+        let mut room = room_to(end_of_file);
         if append.len.is_some_and(|len| len > room) {
             return Err(too_much(room));
         }
@@ -175,6 +189,8 @@ impl Uploads {
                 return Err(contended());
             }
             (record.plan, tally) = (now.record.plan, now.tally);
+            end_of_file = record.plan.size;
+            room = room_to(end_of_file);
             last = now.parts.into_iter().next_back().map(|part| part.receipt);
         }
         let end = End {

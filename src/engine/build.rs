@@ -95,6 +95,7 @@ impl Builder<Ready> {
             random,
             incarnation: incarnation.into(),
             live: Arc::new(Live::default()),
+            turns: Default::default(),
             tasks: Tasks::default(),
             driver: std::sync::Mutex::new(None),
         });

@@ -120,7 +120,8 @@ impl Builder<Unauthorized> {
     }
 
     /// Lets everybody upload, also those who did not sign in. An upload is still its owner's alone, and all who did not
-    /// sign in are one owner.
+    /// sign in are one owner: whoever knows the id of such an upload may do all with it, and nobody can list them. Who asks by
+    /// name gets what somebody else may have named so; give such clients names or targets of their own, or let them go by ids.
     #[must_use]
     pub fn allow_anonymous(self) -> Builder<Ready> {
         self.authorized(Arc::new(AllowAnonymous))
@@ -152,7 +153,9 @@ impl<A> Builder<A> {
         self
     }
 
-    /// The most chunks of one upload. 100,000 unless said otherwise.
+    /// The most chunks of one upload, and the most pieces that appends leave of one: a request that brings bytes leaves one
+    /// for each [checkpoint](Self::checkpoint) it reaches and one for its end. 100,000 unless said otherwise; all are in memory
+    /// when the upload is put together.
     #[must_use]
     pub const fn max_chunks(mut self, chunks: u32) -> Self {
         self.config.max_chunks = chunks;

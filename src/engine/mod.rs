@@ -86,6 +86,7 @@ struct Inner {
     incarnation: AtomicU64,
     budget: budget::Budget,
     live: Arc<Live>,
+    turns: tell::Turns,
     tasks: Tasks,
     driver: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }

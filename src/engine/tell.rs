@@ -8,7 +8,10 @@ mod telling;
 use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::join_all};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Instant,
+};
 use tracing::Instrument as _;
 
 pub use self::telling::Telling;
@@ -27,6 +30,33 @@ use crate::{
 pub(super) const RETELL: Duration = Duration::from_secs(10);
 /// How often it is written down how far a hook is.
 const PACE: Duration = Duration::from_secs(2);
+/// Of how many uploads this process tells hooks at once: each may hold a connection of a webhook.
+const TOLD: usize = 256;
+/// Of how many at once it tells hooks that work: they may take hours, and the others of these uploads are told meanwhile.
+const WORKED_ON: usize = 32;
+
+/// What bounds how much is told at once. Whoever finds no place is not waited for: what is owed lies in the outbox, and the driver
+/// comes by again, or another node's does.
+#[derive(Debug)]
+pub(super) struct Turns {
+    told: Arc<Semaphore>,
+    worked_on: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            told: Arc::new(Semaphore::new(TOLD)),
+            worked_on: Arc::new(Semaphore::new(WORKED_ON)),
+        }
+    }
+}
+
+impl Turns {
+    fn of(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(places).try_acquire_owned().ok()
+    }
+}
 
 impl Uploads {
     /// Tells the hooks what waits in a record's outbox, now and in the background.
@@ -34,8 +64,12 @@ impl Uploads {
         if record.outbox.is_empty() {
             return;
         }
+        let Some(turn) = Turns::of(&self.inner.turns.told) else {
+            return;
+        };
         let (uploads, id) = (self.clone(), record.id);
         let tell = async move {
+            let _turn = turn;
             if let Err(error) = uploads.tell(id).await {
                 tracing::warn!(%error, "events are told again later");
             }
@@ -54,8 +88,19 @@ impl Uploads {
         };
         let owed: BTreeSet<&String> = record.outbox.iter().flat_map(|outgoing| &outgoing.owed).collect();
         let hooks = self.inner.config.hooks.iter();
-        let tellings: Vec<_> = hooks
+        let mut hooks: Vec<_> = hooks
             .filter(|hook| owed.iter().any(|owed| *owed == hook.name()))
+            .collect();
+        let works = hooks.iter().any(|hook| hook.works());
+        let working = works.then(|| Turns::of(&self.inner.turns.worked_on)).flatten();
+        if works && working.is_none() {
+            hooks.retain(|hook| !hook.works());
+            if hooks.is_empty() {
+                return Ok(());
+            }
+        }
+        let tellings: Vec<_> = hooks
+            .into_iter()
             .map(|hook| {
                 let telling = Telling {
                     uploads: self.clone(),

@@ -280,10 +280,11 @@ impl Writing {
     fn next_number(&self) -> Result<u32> {
         let finished = u32::try_from(self.finished.len()).unwrap_or(u32::MAX);
         let number = self.parts.saturating_add(finished);
-        let max = self.uploads.inner.limits.max_parts;
+        let inner = &self.uploads.inner;
+        let max = inner.limits.max_parts.min(inner.config.max_chunks);
         if number >= max {
             return Err(Error::too_large(
-                format!("The upload has {max} parts, more cannot be kept"),
+                format!("The upload came in {max} pieces, more cannot be kept; begin a new one and send more at once"),
                 max.into(),
             ));
         }
@@ -354,7 +355,7 @@ impl Writing {
             _ if self.sealed => false,
             Step::End if self.append.completes => true,
             _ if self.last == Some(end) => true,
-            _ => self.record.seals_itself && size == Some(end),
+            _ => (self.record.seals_itself || self.append.seals_when_whole) && size == Some(end),
         };
         if parts.is_empty() && !seals {
             return Ok(());

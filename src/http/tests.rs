@@ -924,6 +924,17 @@ async fn everybody_may_upload_where_that_is_allowed() {
             .status,
         404
     );
+    // Whoever knows its id may do all with it, so that nobody is told the ids of others.
+    let nobody = Caller::anonymous();
+    let id = wire
+        .uploads
+        .create(&nobody, crate::NewUpload::new("b"))
+        .await
+        .unwrap()
+        .id();
+    assert_eq!(wire.ask("GET /uploads/", &[NOBODY], "").await.status, 401);
+    let reply = wire.ask(&format!("GET /uploads/{id}/"), &[NOBODY], "").await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
 }
 
 /// An application that gives back what it is sent, as it came.

@@ -47,7 +47,7 @@ impl Sending {
         id: UploadId,
         offset: u64,
     ) -> Result<Appended> {
-        let mut append = NewAppend::new();
+        let mut append = NewAppend::new().seals_when_whole();
         if let Some(len) = self.body.announced() {
             append = append.len(len);
         }

@@ -29,7 +29,7 @@ use crate::{
     access::{Action, Caller},
     engine::{Upload, Uploads},
     error::{Error, ErrorKind, Result},
-    upload::{Algorithm, State, UploadId},
+    upload::{Algorithm, Layout, State, UploadId},
 };
 
 /// The version that is spoken.
@@ -196,7 +196,12 @@ async fn head(uploads: &Uploads, caller: &Caller, id: UploadId) -> Answer {
         upload => upload?,
     };
     refuse_ended(&upload)?;
-    if upload.state() == State::Assembling && upload.record().attempts == 0 {
+    // Bytes of another protocol, which says itself when it is done: here whoever has sent them all has.
+    let is_whole = upload.state() == State::Open
+        && upload.plan().layout == Layout::Sequential
+        && upload.concat().is_none()
+        && upload.size() == Some(upload.offset());
+    if is_whole || upload.state() == State::Assembling && upload.record().attempts == 0 {
         // Whoever brought the last byte may have been cut off before the file was put together. It goes on when this
         // has waited long enough; where it failed before, the driver says when it is tried again.
         if let Ok(finished) = tokio::time::timeout(PATIENCE, finish(uploads, caller, id)).await {

@@ -111,6 +111,49 @@ async fn appends_of_any_origin_go_on() {
     }
 }
 
+/// Of one that the host began, whoever sent its last byte may never come back, nor get as far as asking for the file.
+#[tokio::test]
+async fn the_last_byte_seals_what_another_began() {
+    use crate::{
+        NewAppend, NewUpload, Uploads,
+        access::{Action, Authorizer, Caller, Denied, Subject},
+        blob::MemoryBlobs,
+        metadata::MemoryMetadata,
+        upload::State,
+    };
+    struct Appends;
+    #[async_trait::async_trait]
+    impl Authorizer for Appends {
+        async fn authorize(&self, _: &Caller, action: Action, _: Subject<'_>) -> Result<(), Denied> {
+            (action != Action::Assemble).then_some(()).ok_or(Denied::Forbidden)
+        }
+    }
+    let bytes = || futures_util::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from_static(b"0123456789"))]);
+    let began = async |uploads: &Uploads| uploads.create(&ann(), NewUpload::new("a").size(10)).await.unwrap().id();
+    let state = async |uploads: &Uploads, id| uploads.status(&ann(), id).await.unwrap().state();
+
+    let wire = wire().await;
+    let id = began(&wire.uploads).await;
+    let append = NewAppend::new().seals_when_whole();
+    wire.uploads.append_with(&ann(), id, 0, append, bytes()).await.unwrap();
+    assert_eq!(state(&wire.uploads, id).await, State::Assembling);
+
+    // Sent by the host's own code, and told as whole by tus: so it is.
+    let id = began(&wire.uploads).await;
+    wire.uploads.append(&ann(), id, 0, bytes()).await.unwrap();
+    assert_eq!(state(&wire.uploads, id).await, State::Open);
+    assert_eq!(wire.head(&id.to_string()).await.header("upload-offset"), "10");
+    assert_eq!(state(&wire.uploads, id).await, State::Assembled);
+
+    // Where that is not for the caller to say, the host says it.
+    let stores = Uploads::with(MemoryBlobs::new(), MemoryMetadata::new());
+    let wire = serve(stores.authorizer(Appends).build().await.unwrap(), Tus::new());
+    let id = began(&wire.uploads).await;
+    assert_eq!(wire.patch(&id.to_string(), 0, "0123456789").await.status, 204);
+    assert_eq!(wire.head(&id.to_string()).await.header("upload-offset"), "10");
+    assert_eq!(state(&wire.uploads, id).await, State::Open);
+}
+
 /// A browser's preflight is answered, and pages may read what clients go by.
 #[tokio::test]
 async fn pages_of_other_origins() {
