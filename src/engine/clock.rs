@@ -13,6 +13,9 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
 /// The machine's clock, read once; from then on time passes as the monotonic clock says, so that a
 /// wall clock that is put forward while the process runs expires nothing early.
+///
+/// It stays as wrong as it was when it was read, and stands still while the machine sleeps, so what another process reads next may lie
+/// far from it: a store that outlives the process must expect that.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     began: Timestamp,

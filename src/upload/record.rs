@@ -365,8 +365,7 @@ impl Record {
             Wake::AtExpiry => {
                 self.expires_at = self.expire_after.map(|after| now.after(after));
                 // What waits for the driver goes on waiting for it.
-                let waits = !self.outbox.is_empty() || self.joins().is_some();
-                if !waits || self.due_at.is_none() {
+                if !self.waits() || self.due_at.is_none() {
                     self.due_at = self.expires_at;
                 }
             }
@@ -379,6 +378,11 @@ impl Record {
         if let (State::Open, Some(expires)) = (self.state, self.expires_at) {
             self.due_at = Some(self.due_at.map_or(expires, |due| due.min(expires)));
         }
+    }
+
+    /// Whether the driver has more to do than to let it expire: events are untold, or other uploads are joined to it.
+    pub(crate) fn waits(&self) -> bool {
+        !self.outbox.is_empty() || self.joins().is_some()
     }
 
     /// Whether sliding the expiry from what is stored to `now` is worth a change: it is coarse, a

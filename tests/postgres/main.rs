@@ -26,6 +26,7 @@ mod pooler;
 mod proxy;
 mod rolled_back;
 mod schema;
+mod sequence;
 mod suite;
 #[cfg(feature = "postgres-tls")]
 mod tls;

@@ -116,7 +116,7 @@ async fn without_migrations_the_schema_must_be_there_and_sql_makes_it() {
         format!(
             "CREATE ROLE user_{schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO user_{schema}; \
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO user_{schema}; \
-             GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO user_{schema}"
+             GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA {schema} TO user_{schema}"
         ),
     )
     .await;

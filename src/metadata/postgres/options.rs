@@ -81,7 +81,8 @@ impl PostgresOptions {
     }
 
     /// The statements that make tables and functions from nothing, for `psql`: for those whose database is not changed by
-    /// programs. The user of the store then needs USAGE of the schema and sequence, and SELECT, INSERT, UPDATE and DELETE on the tables.
+    /// programs. The user of the store then needs USAGE of the schema, USAGE and UPDATE of the sequence, and SELECT, INSERT, UPDATE and
+    /// DELETE on the tables.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for a schema or prefix that is no plain name.

@@ -92,7 +92,7 @@ impl Row<String> {
             hash_end: record.hash.as_ref().map(|hash| fits(hash.end)).transpose()?,
             hash_state: record.hash.as_ref().map(hash_text),
             attempts: record.attempts,
-            waits: !record.outbox.is_empty() || record.joins().is_some(),
+            waits: record.waits(),
             expire_after: record.expire_after.map(millis),
             created_at: time(record.created_at),
             published_at: record.published_at.map(time),

@@ -2,21 +2,22 @@
 //! makes that durable, and only then answers.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::{self, JoinHandle},
 };
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    clock::{TOLD_EVERY, reckon},
     file::{Opened, Place, io_cause, is_full},
-    tables::{Fault, Tables, View},
+    tables::{CLOCK_KEY, Fault, META, Tables, View},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     upload::Timestamp,
 };
-use ::redb::ReadableDatabase;
+use ::redb::{ReadableDatabase, WriteTransaction};
 
 /// How many operations may wait for the thread; more wait in their callers.
 const QUEUE: usize = 1024;
@@ -26,6 +27,8 @@ const QUEUE: usize = 1024;
 pub(super) struct Shared {
     place: Place,
     door: RwLock<Door>,
+    /// What the file was told of the clock by this process.
+    told: Mutex<Option<Timestamp>>,
 }
 
 #[derive(Debug)]
@@ -180,6 +183,7 @@ impl Shared {
         Self {
             place,
             door: RwLock::new(Door::Open(opened)),
+            told: Mutex::new(None),
         }
     }
 
@@ -243,17 +247,48 @@ impl Shared {
         };
         txn.set_quick_repair(self.place.options().quick_repair);
         let mut tables = Tables::open(&txn)?;
+        let clock = &self.place.options().clock;
+        let telling = self.tell_time(&txn, &mut tables, clock.now())?;
         for work in batch {
-            work.apply(&mut tables, self.place.options().clock.now())?;
+            work.apply(&mut tables, clock.now())?;
         }
-        let changed = tables.changed();
+        let changed = tables.changed() || telling.is_some();
         drop(tables);
         if changed {
             txn.commit()?;
         } else {
             txn.abort()?;
         }
+        if telling.is_some() {
+            *self.told.lock().unwrap_or_else(PoisonError::into_inner) = telling;
+        }
         Ok(())
+    }
+
+    /// Tells the file what time it is, now and then; at first, before all else, brings the times in it in line with that. Answers what it
+    /// was told, which counts once the transaction does.
+    fn tell_time(
+        &self,
+        txn: &WriteTransaction,
+        tables: &mut Tables<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, ::redb::Error> {
+        let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| now < told.after(TOLD_EVERY)) {
+            return Ok(None);
+        }
+        let mut meta = txn.open_table(META)?;
+        let before = meta.insert(CLOCK_KEY, now.as_millis())?.map(|last| last.value());
+        if let (None, Some(last)) = (told, before) {
+            match reckon(tables, Timestamp::from_millis(last), now) {
+                Ok(()) => {}
+                Err(Fault::Item(error)) => {
+                    tracing::error!(%error, "the times in the metadata file are left as they are")
+                }
+                Err(Fault::Store(error)) => return Err(error),
+            }
+        }
+        Ok(Some(now))
     }
 
     fn sync_failed(&self) -> bool {

@@ -16,6 +16,7 @@ use crate::{
     upload::{Owner, Part, Record, Snapshot, UploadId, Version, Wake},
 };
 
+mod clock;
 mod commit;
 mod encoding;
 mod file;
@@ -57,6 +58,12 @@ mod tests;
 /// answers [`Unavailable`](crate::ErrorKind::Unavailable) until somebody opens the file anew, which reads
 /// what the disk has. A full disk is no such failure: the call answers
 /// [`NoSpace`](crate::ErrorKind::NoSpace), nothing was stored, and the store goes on when there is room again.
+///
+/// # When the clock is wrong
+/// A clock that is put right while the process runs changes nothing for it. When the file is opened by a clock that is far from where the last
+/// process left it, open uploads that would have expired in between have what they had left then, an hour at most; and where the clock
+/// is behind now, no upload lives longer than its time from now on, and events and cleaning up do not wait for it. For that the
+/// file is told what time it is once a minute, with the next write or by one of its own.
 ///
 /// # Closing
 /// Dropping the store finishes what is queued and closes the file; that takes about as long as a commit.

@@ -10,6 +10,8 @@ use ::redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransa
 /// The format of the tables, kept in [`META`] under [`FORMAT_KEY`].
 pub(super) const FORMAT: u64 = 1;
 pub(super) const FORMAT_KEY: &str = "format";
+/// How far the store's clock came, in [`META`], in milliseconds since 1970. Not there in a file that was not written to.
+pub(super) const CLOCK_KEY: &str = "clock";
 
 type Id = &'static [u8; 16];
 
@@ -139,6 +141,15 @@ impl<'txn> Tables<'txn> {
     /// The ids whose time has come by `now`, oldest first.
     pub(super) fn due(&self, now: u64) -> Result<impl Iterator<Item = Result<UploadId, Fault>>, Fault> {
         let range = self.due.range(..=(now, &[0xff; 16])).or_fault()?;
+        Ok(range.map(|entry| {
+            let (key, _) = entry.or_fault()?;
+            Ok(UploadId::from_bytes(*key.value().1))
+        }))
+    }
+
+    /// The ids whose time comes after `now`.
+    pub(super) fn due_after(&self, now: u64) -> Result<impl Iterator<Item = Result<UploadId, Fault>>, Fault> {
+        let range = self.due.range((now.saturating_add(1), &[0; 16])..).or_fault()?;
         Ok(range.map(|entry| {
             let (key, _) = entry.or_fault()?;
             Ok(UploadId::from_bytes(*key.value().1))

@@ -101,14 +101,15 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' SET enable_seqscan
 DECLARE
   u {uploads} := jsonb_populate_record(NULL::{uploads}, arg -> 'upload');
   holder {uploads};
+  newest bigint;
   bound text;
 BEGIN
   PERFORM {begin_v1}();
   u.record := (arg -> 'upload' ->> 'record')::json;
-  u.sequence := nextval('{sequence}');
   u.created_at := {now_v1}();
   u := {stamp_v1}(u, u.created_at, arg ->> 'wake', (arg ->> 'wait')::bigint);
-  LOOP
+  FOR round IN 1 .. 100 LOOP
+    u.sequence := nextval('{sequence}');
     INSERT INTO {uploads} SELECT u.* ON CONFLICT DO NOTHING;
     EXIT WHEN FOUND;
     IF u.named AND u.state IN ('open', 'assembling', 'assembled') THEN
@@ -123,7 +124,19 @@ BEGIN
     IF FOUND THEN
       RETURN json_build_object('answer', 'key');
     END IF;
+    PERFORM 1 FROM {uploads} t WHERE t.sequence = u.sequence;
+    IF FOUND THEN
+      -- The table came here without its sequence (logical replication, a dump of some tables). Nobody waits here who holds anything.
+      PERFORM pg_advisory_xact_lock('{sequence}'::regclass::oid::integer, 0);
+      SELECT max(t.sequence) INTO newest FROM {uploads} t;
+      IF nextval('{sequence}') < newest THEN
+        PERFORM setval('{sequence}', newest);
+      END IF;
+    END IF;
     -- Who was in the way is gone.
+    IF round = 100 THEN
+      RAISE EXCEPTION 'the upload was not created in % rounds', round USING ERRCODE = '40001';
+    END IF;
   END LOOP;
   bound := {over_v1}(u.owner, (arg ->> 'quota_uploads')::numeric, (arg ->> 'quota_bytes')::numeric,
     {unfinished_v1}(u), {reserved_v1}(u));
