@@ -93,7 +93,7 @@ impl FfmpegHls {
     async fn convert(&self, event: &Event, telling: &Telling) -> Result<()> {
         let transcoder = self.transcoder().await.map_err(told)?;
         let ledger = Ledger::load(telling, &self.name).await?;
-        let sink = Arc::new(Stored::new(telling.clone(), ledger).await?);
+        let sink = Arc::new(Stored::new(telling.clone(), ledger, self.options.limits.segment).await?);
         let source = source(telling.blobs(), &event.key);
         let progress = telling.clone();
         let job = Job::new(source, Arc::clone(&sink) as Arc<dyn super::HlsSink>)

@@ -16,16 +16,19 @@ pub(super) struct Stored {
     /// Ends the names of its folders: no other attempt ever writes there.
     attempt: String,
     ledger: Mutex<Ledger>,
+    /// The most bytes of a file: each is read into memory.
+    most: u64,
 }
 
 impl Stored {
     /// Deletes what attempts before left behind, and begins one.
-    pub(super) async fn new(telling: Telling, ledger: Ledger) -> Result<Self> {
+    pub(super) async fn new(telling: Telling, ledger: Ledger, most: u64) -> Result<Self> {
         let attempt = getrandom::u32().map_err(|error| Error::internal("No random bytes").with_source(error))?;
         let stored = Self {
             telling,
             attempt: format!("{attempt:08x}"),
             ledger: Mutex::new(ledger),
+            most,
         };
         stored.telling.derive().await?;
         {
@@ -79,6 +82,10 @@ impl Stored {
 #[async_trait]
 impl HlsSink for Stored {
     async fn put(&self, file: OutputFile<'_>) -> Result<()> {
+        if file.size > self.most {
+            let message = "A file of the stream is larger than is allowed";
+            return Err(Error::too_large(message, self.most));
+        }
         let mut ledger = self.ledger.lock().await;
         let name = match file.name.split_once('/') {
             None if file.name == MASTER_PLAYLIST => {
