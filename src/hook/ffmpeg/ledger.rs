@@ -50,6 +50,17 @@ impl Ledger {
         telling.note(NOTE, &text).await
     }
 
+    /// Saves it with a rendition that was finished: whatever ends the process from now on, not all is to be done again.
+    pub(super) async fn save_progress(&self, telling: &Telling) -> Result<()> {
+        self.save(telling).await?;
+        telling
+            .change(|delivery| {
+                delivery.interrupted = 0;
+                Ok(())
+            })
+            .await
+    }
+
     /// What it lists, each named by its folder, as the master playlist does.
     pub(super) fn listed(&self) -> Vec<Rendition> {
         let listed = self.made.iter().map(|made| Rendition {

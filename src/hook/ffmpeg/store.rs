@@ -39,6 +39,7 @@ impl Stored {
             }
             stored.clear_scraps(&mut ledger).await?;
         }
+        stored.telling.waits().await?;
         Ok(stored)
     }
 
@@ -115,10 +116,12 @@ impl HlsSink for Stored {
     async fn finished(&self, rendition: &Rendition) -> Result<()> {
         let mut ledger = self.ledger.lock().await;
         ledger.finish(self.folder(&rendition.name), rendition.clone());
-        ledger.save(&self.telling).await
+        ledger.save_progress(&self.telling).await
     }
 
+    /// The first that a run asks for once its turn has come.
     async fn renditions(&self) -> Result<Vec<Rendition>> {
+        self.telling.goes_on().await?;
         let ledger = self.ledger.lock().await;
         Ok(ledger.made.iter().map(|made| made.rendition.clone()).collect())
     }

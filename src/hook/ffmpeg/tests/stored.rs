@@ -95,3 +95,48 @@ async fn a_file_too_large_to_be_held_in_memory_is_not_read() {
     stored.put(file("720p/00000.m4s", &path)).await.unwrap();
     assert_eq!(told.blobs.used(), 3 + (1 << 20));
 }
+
+impl Told {
+    async fn interrupted(&self) -> u32 {
+        let record = self.telling.record().await.unwrap().unwrap();
+        record.deliveries[FfmpegHls::NAME].interrupted
+    }
+}
+
+#[tokio::test]
+async fn it_counts_as_at_work_once_its_turn_has_come_and_until_a_rendition_is_finished() {
+    let told = told().await;
+    assert_eq!(told.interrupted().await, 1, "it was begun");
+    let ledger = Ledger::load(&told.telling, FfmpegHls::NAME).await.unwrap();
+    let stored = Stored::new(told.telling.clone(), ledger, 1 << 20).await.unwrap();
+    assert_eq!(
+        told.interrupted().await,
+        0,
+        "it waits, while another may be what ends the process"
+    );
+    stored.renditions().await.unwrap();
+    assert_eq!(told.interrupted().await, 1);
+    let bench = Bench::new();
+    let path = bench.path("any");
+    fs::write(&path, "any").unwrap();
+    stored.put(file("720p/00000.m4s", &path)).await.unwrap();
+    assert_eq!(told.interrupted().await, 1, "nothing is spared the next one yet");
+    stored.finished(&rendition("720p")).await.unwrap();
+    assert_eq!(told.interrupted().await, 0);
+}
+
+fn rendition(name: &str) -> Rendition {
+    Rendition {
+        name: name.to_owned(),
+        resolution: None,
+        frame_rate: None,
+        codecs: "mp4a.40.2".to_owned(),
+        bandwidth: 1,
+        average_bandwidth: 1,
+        duration: 4.0,
+        segments: 1,
+        bytes: 3,
+        copied: false,
+        recipe: "recipe".to_owned(),
+    }
+}
