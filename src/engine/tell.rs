@@ -63,6 +63,7 @@ impl Uploads {
                     hook: hook.name().to_owned(),
                     attempt: Arc::default(),
                     progress: Arc::default(),
+                    superseded: Arc::default(),
                 };
                 (hook, telling)
             })
@@ -82,6 +83,10 @@ impl Uploads {
             biased;
             _ = telling => {}
             () = self.keep_away(id, &tellings) => return Ok(()),
+        }
+        if tellings.iter().any(|(_, telling)| telling.is_superseded()) {
+            // That process looks after the others too, and its lease is not cut short.
+            return Ok(());
         }
         self.tell_later(id, &time).await
     }
@@ -167,6 +172,13 @@ impl Uploads {
                 }
                 self.call(hook, &event, telling).await?
             };
+            if told.is_err() && telling.is_superseded() {
+                tracing::info!(
+                    hook = hook.name(),
+                    "another process has taken over what a hook was told"
+                );
+                return Ok(());
+            }
             let failed = told.as_ref().err().map(ToString::to_string);
             if let Some(wait) = self.settle_event(hook, &event, told, time).await? {
                 let reason = failed.unwrap_or_default();

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
@@ -21,9 +24,10 @@ const MAX_NOTES: usize = 16 << 10;
 pub struct Telling {
     pub(in crate::engine) uploads: Uploads,
     pub(in crate::engine) id: UploadId,
-    pub(super) hook: String,
+    pub(in crate::engine) hook: String,
     pub(super) attempt: Arc<Mutex<u32>>,
     pub(super) progress: Arc<Mutex<Option<Progress>>>,
+    pub(super) superseded: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Telling {
@@ -66,14 +70,14 @@ impl Telling {
 
     /// Changes what is written down of the hook, durably on return, and from what is written down when it is: `change` is called again
     /// if something else came first, and its error ends it.
-    pub(crate) async fn change(&self, change: impl Fn(&mut Delivery) -> Result<()>) -> Result<()> {
+    pub(crate) async fn change<T>(&self, change: impl Fn(&mut Delivery) -> Result<T>) -> Result<T> {
         for _ in 0..CONTENTION {
             let mut next = self.record().await?.ok_or_else(Error::not_found)?;
             let before = next.deliveries.get(&self.hook).cloned().unwrap_or_default();
             let mut delivery = before.clone();
-            change(&mut delivery)?;
+            let changed = change(&mut delivery)?;
             if delivery == before {
-                return Ok(());
+                return Ok(changed);
             }
             let notes = delivery.notes.iter();
             if notes.map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_NOTES {
@@ -82,10 +86,22 @@ impl Telling {
             }
             next.deliveries.insert(self.hook.clone(), delivery);
             if self.uploads.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some() {
-                return Ok(());
+                return Ok(changed);
             }
         }
         Err(contended())
+    }
+
+    /// The error of a hook that another process tells by now, for this one stood still for longer than its lease: what it comes to here is not
+    /// written down, and nobody is told of it.
+    #[cfg(all(feature = "ffmpeg", unix))]
+    pub(crate) fn superseded(&self) -> Error {
+        self.superseded.store(true, Ordering::SeqCst);
+        Error::unavailable("Another process has taken this over")
+    }
+
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::SeqCst)
     }
 
     /// From now on the hook waits for its turn: if the process ends meanwhile, it is not on its account.
