@@ -412,6 +412,99 @@ async fn another_node_keeps_away_while_one_works_and_takes_over_when_it_is_gone(
     assert_eq!(delivery.outcome, Some(Outcome::Finished));
 }
 
+/// A clock that is moved by hand: it goes on from one runtime to the next.
+#[derive(Debug, Default)]
+struct ByHand(std::sync::atomic::AtomicU64);
+
+impl Clock for ByHand {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+}
+
+/// Never comes to an end, and notes each time something else.
+struct Hangs;
+
+#[async_trait]
+impl AsyncSay for Hangs {
+    async fn say(&self, event: &Event, telling: &Telling) -> tower_upload::Result<()> {
+        if event.kind() == EventKind::Assembled {
+            let folder = tokio::time::Instant::now();
+            telling.note("folder", &format!("{folder:?}")).await?;
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+/// What is left of one upload after `lives` processes with a hook that hangs, each of which ends `in_order` or at once; and how often
+/// it was told.
+fn after_lives(lives: usize, in_order: bool) -> (Upload, usize) {
+    let clock = Arc::new(ByHand::default());
+    let (blobs, metadata) = (
+        Arc::new(MemoryBlobs::new()),
+        Arc::new(MemoryMetadata::with_clock(Arc::clone(&clock) as Arc<dyn Clock>)),
+    );
+    let (mut id, mut told) = (None, 0);
+    for life in 0.. {
+        // What is dropped with its runtime comes to no end at all, as in a process that is killed.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let upload = runtime.block_on(async {
+            let (hangs, heard_here) = hook("hangs", true, Hangs);
+            let uploads = Uploads::with(blobs.clone(), metadata.clone())
+                .authorizer(OwnerOnly)
+                .hook(hangs)
+                .hook_attempts(6)
+                .build()
+                .await
+                .unwrap();
+            let id = match id {
+                Some(id) => id,
+                None => *id.insert(finished(&uploads).await.id()),
+            };
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            told += heard(&heard_here).len();
+            let upload = look(&uploads, id).await;
+            if in_order {
+                uploads.shutdown(Duration::from_secs(1)).await;
+            }
+            upload
+        });
+        if life == lives {
+            return (upload, told);
+        }
+        clock.0.fetch_add(3_600_000, std::sync::atomic::Ordering::SeqCst);
+    }
+    unreachable!()
+}
+
+#[test]
+fn one_that_ends_the_process_each_time_is_given_up() {
+    let (upload, told) = after_lives(9, false);
+    assert_eq!(told, 6, "it goes on for ever");
+    let record = upload.record();
+    assert!(record.outbox.is_empty(), "{:?}", record.outbox);
+    let delivery = &record.deliveries["hangs"];
+    assert_eq!((delivery.outcome, delivery.interrupted), (Some(Outcome::Failed), 0));
+    assert_eq!(record.dead_letters.len(), 1);
+    let letter = &record.dead_letters[0];
+    assert_eq!(letter.attempts, 6);
+    assert!(letter.error.contains("ended 6 times"), "{letter:?}");
+}
+
+#[test]
+fn one_that_was_stopped_in_good_order_is_told_again_however_often() {
+    let (upload, told) = after_lives(9, true);
+    assert_eq!(told, 10);
+    let record = upload.record();
+    assert!(record.dead_letters.is_empty(), "{:?}", record.dead_letters);
+    assert_eq!(record.deliveries["hangs"].interrupted, 1, "this time");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_owed_to_a_hook_that_is_gone_is_given_up() {
     let (blobs, metadata) = stores();

@@ -322,7 +322,8 @@ impl<A> Builder<A> {
     }
 
     /// How often a hook is told of one event in vain before it becomes a [dead letter](Uploads::dead_letters): 20 times unless said
-    /// otherwise, which takes about two hours, as it waits longer each time.
+    /// otherwise, which takes about two hours, as it waits longer each time. So it does if the process ended as often, and at
+    /// least five times, while a hook that [works](crate::Hook::works) was told; a shutdown in good order does not count.
     #[must_use]
     pub const fn hook_attempts(mut self, attempts: u32) -> Self {
         self.config.hook_attempts = attempts;

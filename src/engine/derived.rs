@@ -13,7 +13,7 @@ use crate::{
     blob::{BlobBody, ByteRange},
     error::{Error, ErrorKind, Result},
     metadata::{PartRange, PartsEdit},
-    upload::{Blob, DerivedName, EventKind, Key, Record, State, UploadId, Wake},
+    upload::{Blob, Delivery, DerivedName, EventKind, Key, Record, State, UploadId, Wake},
 };
 
 /// How soon a hook learns of an end that came about in another process, and how often it looks at most.
@@ -27,11 +27,16 @@ impl Telling {
     /// [`Gone`](ErrorKind::Gone) if the upload is not assembled any more, [`NotFound`](ErrorKind::NotFound) if it was
     /// forgotten; those of the metadata store.
     pub async fn derive(&self) -> Result<Key> {
+        self.derive_if(|_| Ok(())).await
+    }
+
+    async fn derive_if(&self, may: impl Fn(&Delivery) -> Result<()>) -> Result<Key> {
         for _ in 0..CONTENTION {
             let mut next = self.record().await?.ok_or_else(Error::not_found)?;
             if next.state != State::Assembled {
                 return Err(ended(&next));
             }
+            may(next.deliveries.get(&self.hook).unwrap_or(&Delivery::default()))?;
             if let Some(folder) = next.derived {
                 return Ok(folder);
             }
@@ -56,10 +61,20 @@ impl Telling {
     /// As [`derive`](Self::derive); [`Invalid`](ErrorKind::Invalid) for what is no [name](DerivedName) or if the blob store
     /// cannot [put](crate::blob::BlobStore::put); those of the blob store.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.put_if(name, bytes, |_| Ok(())).await
+    }
+
+    /// The same, unless what is written down of the hook right before, after all that was put earlier, is an error.
+    pub(crate) async fn put_if(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        may: impl Fn(&Delivery) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
         let name = DerivedName::parse(name)?;
         let telling = self.clone();
         self.in_folder(async move {
-            let key = name.within(&telling.derive().await?)?;
+            let key = name.within(&telling.derive_if(may).await?)?;
             telling.uploads.inner.blobs.put(&key, bytes).await
         })
         .await

@@ -23,7 +23,7 @@ use crate::{
     hook::Hook,
     metadata::{Lookup, PartRange, PartsEdit},
     observe,
-    upload::{DeadLetter, Record, UploadId, Wake},
+    upload::{DeadLetter, Event, Record, UploadId, Wake},
 };
 
 /// How long events wait for this process to tell them before another one does.
@@ -108,6 +108,7 @@ impl Uploads {
                     hook: hook.name().to_owned(),
                     attempt: Arc::default(),
                     progress: Arc::default(),
+                    superseded: Arc::default(),
                 };
                 (hook, telling)
             })
@@ -127,6 +128,10 @@ impl Uploads {
             biased;
             _ = telling => {}
             () = self.keep_away(id, &tellings) => return Ok(()),
+        }
+        if tellings.iter().any(|(_, telling)| telling.is_superseded()) {
+            // That process looks after the others too, and its lease is not cut short.
+            return Ok(());
         }
         self.tell_later(id, &time).await
     }
@@ -202,33 +207,54 @@ impl Uploads {
                 return Ok(());
             };
             let event = outgoing.event.clone();
-            *lock(&telling.attempt) = record
-                .deliveries
-                .get(hook.name())
-                .map_or(0, |delivery| delivery.attempts);
-            if hook.works() && !self.note_running(hook, &event, record).await? {
-                continue;
+            let delivery = record.deliveries.get(hook.name());
+            *lock(&telling.attempt) = delivery.map_or(0, |delivery| delivery.attempts);
+            let told = if let Some(error) = delivery.and_then(|delivery| self.interrupted(delivery)) {
+                Err(error)
+            } else {
+                if hook.works() && !self.note_begun(hook, &event, record).await? {
+                    continue;
+                }
+                self.call(hook, &event, telling).await?
+            };
+            if told.is_err() && telling.is_superseded() {
+                tracing::info!(
+                    hook = hook.name(),
+                    "another process has taken over what a hook was told"
+                );
+                return Ok(());
             }
-            let began = std::time::Instant::now();
-            let span = tracing::info_span!("hook", name = hook.name(), event = %event.id, kind = %event.kind);
-            let told = AssertUnwindSafe(hook.on_event(&event, telling).instrument(span)).catch_unwind();
-            let told = tokio::select! {
-                biased;
-                () = self.inner.tasks.closing(), if hook.works() => return Err(shutting_down()),
-                told = tokio::time::timeout(hook.time_limit(), told) => told,
-            };
-            let told = match told {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(Error::internal("The hook panicked")),
-                Err(_) => Err(Error::unavailable("The hook took longer than it may")),
-            };
-            observe::told(hook.name(), began, told.as_ref().copied());
             let failed = told.as_ref().err().map(ToString::to_string);
             if let Some(wait) = self.settle_event(hook, &event, told, time).await? {
                 let reason = failed.unwrap_or_default();
                 return Err(Error::unavailable(format!("The hook {:?}: {reason}", hook.name())).with_retry_after(wait));
             }
         }
+    }
+
+    /// What a hook says to an event. An error of its own if it is dropped because the process shuts down.
+    async fn call(&self, hook: &dyn Hook, event: &Event, telling: &Telling) -> Result<Result<()>> {
+        let began = std::time::Instant::now();
+        let span = tracing::info_span!("hook", name = hook.name(), event = %event.id, kind = %event.kind);
+        let told = AssertUnwindSafe(hook.on_event(event, telling).instrument(span)).catch_unwind();
+        let told = tokio::select! {
+            biased;
+            () = self.inner.tasks.closing(), if hook.works() => {
+                // If it is not taken back, it counts as if the process had died.
+                if let Err(error) = telling.take_back().await {
+                    tracing::debug!(%error, "an attempt that the shutdown ended is counted");
+                }
+                return Err(shutting_down());
+            }
+            told = tokio::time::timeout(hook.time_limit(), told) => told,
+        };
+        let told = match told {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::internal("The hook panicked")),
+            Err(_) => Err(Error::unavailable("The hook took longer than it may")),
+        };
+        observe::told(hook.name(), began, told.as_ref().copied());
+        Ok(told)
     }
 
     /// Keeps other processes away while hooks are told, and writes down how far they are.

@@ -26,6 +26,10 @@ pub struct Delivery {
     /// How often the event that it is told of now has failed.
     #[serde(default)]
     pub attempts: u32,
+    /// How often it was told, if it works, without coming to any end: the process ended, or stood still for longer than its lease. What it
+    /// finishes on the way sets it back.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub interrupted: u32,
     /// Until when it is left alone, because it asked for it when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -38,6 +42,11 @@ pub struct Delivery {
     /// What it left for others to read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub notes: BTreeMap<String, String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What a hook that works has come to.

@@ -5,25 +5,34 @@ use std::time::Duration;
 use super::hold::{self, StoreTime};
 use crate::{
     engine::{CONTENTION, Uploads, conclude::backoff, contended},
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     hook::Hook,
     metadata::{Lookup, PartRange, PartsEdit},
     observe,
-    upload::{DeadLetter, Event, EventKind, Outcome, Record, State, Wake},
+    upload::{DeadLetter, Delivery, Event, EventKind, Outcome, Record, State, Wake},
 };
 
+/// A process that ends is seldom the hook's fault: who allows fewer attempts means those that failed.
+const LEAST_INTERRUPTED: u32 = 5;
+
 impl Uploads {
-    /// Notes that a hook is at work; `false` if the record changed meanwhile.
-    pub(super) async fn note_running(&self, hook: &dyn Hook, event: &Event, mut next: Record) -> Result<bool> {
-        if event.kind.is_of_hook() {
-            return Ok(true);
-        }
+    /// Notes that a hook is at work, and counts it before it is: what ends the process with it would be told again for ever. `false` if
+    /// the record changed meanwhile.
+    pub(super) async fn note_begun(&self, hook: &dyn Hook, event: &Event, mut next: Record) -> Result<bool> {
         let delivery = next.deliveries.entry(hook.name().to_owned()).or_default();
-        if delivery.outcome == Some(Outcome::Running) {
-            return Ok(true);
+        delivery.interrupted = delivery.interrupted.saturating_add(1);
+        if !event.kind.is_of_hook() {
+            delivery.outcome = Some(Outcome::Running);
         }
-        delivery.outcome = Some(Outcome::Running);
         Ok(self.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some())
+    }
+
+    /// Why a hook is not told once more, if it was too often and none of these came to an end.
+    pub(super) fn interrupted(&self, delivery: &Delivery) -> Option<Error> {
+        let most = self.inner.config.hook_attempts.max(LEAST_INTERRUPTED);
+        let times = delivery.interrupted;
+        let message = || format!("The process ended {times} times while the hook was at work");
+        (times >= most).then(|| Error::new(ErrorKind::Failed, message()))
     }
 
     /// Writes down what came of telling a hook an event; how long to wait before it is told that again, if it is.
@@ -56,6 +65,7 @@ impl Uploads {
             };
             let mut delivery = next.deliveries.remove(name).unwrap_or_default();
             delivery.not_before = None;
+            let interrupted = std::mem::take(&mut delivery.interrupted);
             let given_up = match &told {
                 Ok(()) => None,
                 Err(error) => {
@@ -85,7 +95,8 @@ impl Uploads {
                     next.dead_letters.push(DeadLetter {
                         hook: name.to_owned(),
                         event: event.clone(),
-                        attempts: delivery.attempts,
+                        // Of those that came to no end, this was one or is counted by itself.
+                        attempts: delivery.attempts.saturating_add(interrupted.saturating_sub(1)),
                         error,
                     });
                     (EventKind::HookFailed, Outcome::Failed)

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
@@ -10,7 +13,7 @@ use crate::{
     engine::{CONTENTION, Uploads, contended},
     error::{Error, Result},
     metadata::{Lookup, PartRange, PartsEdit},
-    upload::{Progress, Record, UploadId, Wake},
+    upload::{Delivery, Progress, Record, UploadId, Wake},
 };
 
 /// The most that a hook may note, in bytes.
@@ -21,9 +24,10 @@ const MAX_NOTES: usize = 16 << 10;
 pub struct Telling {
     pub(in crate::engine) uploads: Uploads,
     pub(in crate::engine) id: UploadId,
-    pub(super) hook: String,
+    pub(in crate::engine) hook: String,
     pub(super) attempt: Arc<Mutex<u32>>,
     pub(super) progress: Arc<Mutex<Option<Progress>>>,
+    pub(super) superseded: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Telling {
@@ -53,29 +57,80 @@ impl Telling {
     /// [`TooLarge`](crate::ErrorKind::TooLarge) past 16 KiB in all; [`NotFound`](crate::ErrorKind::NotFound) if the upload was forgotten; those of
     /// the metadata store.
     pub async fn note(&self, key: &str, value: &str) -> Result<()> {
+        self.change(|delivery| {
+            if value.is_empty() {
+                delivery.notes.remove(key);
+            } else {
+                delivery.notes.insert(key.to_owned(), value.to_owned());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes what is written down of the hook, durably on return, and from what is written down when it is: `change` is called again
+    /// if something else came first, and its error ends it.
+    pub(crate) async fn change<T>(&self, change: impl Fn(&mut Delivery) -> Result<T>) -> Result<T> {
         for _ in 0..CONTENTION {
             let mut next = self.record().await?.ok_or_else(Error::not_found)?;
-            let notes = &mut next.deliveries.entry(self.hook.clone()).or_default().notes;
-            if notes.get(key).map_or("", String::as_str) == value {
-                return Ok(());
+            let before = next.deliveries.get(&self.hook).cloned().unwrap_or_default();
+            let mut delivery = before.clone();
+            let changed = change(&mut delivery)?;
+            if delivery == before {
+                return Ok(changed);
             }
-            if value.is_empty() {
-                notes.remove(key);
-            } else {
-                notes.insert(key.to_owned(), value.to_owned());
-            }
-            let len = |notes: &std::collections::BTreeMap<String, String>| {
-                notes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
-            };
-            if len(notes) > MAX_NOTES {
+            let notes = delivery.notes.iter();
+            if notes.map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_NOTES {
                 let message = format!("A hook may note {MAX_NOTES} bytes at most");
                 return Err(Error::too_large(message, MAX_NOTES as u64));
             }
+            next.deliveries.insert(self.hook.clone(), delivery);
             if self.uploads.update(&next, PartsEdit::Keep, Wake::Keep).await?.is_some() {
-                return Ok(());
+                return Ok(changed);
             }
         }
         Err(contended())
+    }
+
+    /// The error of a hook that another process tells by now, for this one stood still for longer than its lease: what it comes to here is not
+    /// written down, and nobody is told of it.
+    #[cfg(all(feature = "ffmpeg", unix))]
+    pub(crate) fn superseded(&self) -> Error {
+        self.superseded.store(true, Ordering::SeqCst);
+        Error::unavailable("Another process has taken this over")
+    }
+
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::SeqCst)
+    }
+
+    /// From now on the hook waits for its turn: if the process ends meanwhile, it is not on its account.
+    #[cfg(all(feature = "ffmpeg", unix))]
+    pub(crate) async fn waits(&self) -> Result<()> {
+        self.change(|delivery| {
+            delivery.interrupted = delivery.interrupted.saturating_sub(1);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The turn of a hook that waited has come.
+    #[cfg(all(feature = "ffmpeg", unix))]
+    pub(crate) async fn goes_on(&self) -> Result<()> {
+        self.change(|delivery| {
+            delivery.interrupted = delivery.interrupted.saturating_add(1);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Nothing that was begun is counted as interrupted: it is ended in good order.
+    pub(super) async fn take_back(&self) -> Result<()> {
+        self.change(|delivery| {
+            delivery.interrupted = 0;
+            Ok(())
+        })
+        .await
     }
 
     /// The upload as it is recorded now; `None` if it was forgotten.

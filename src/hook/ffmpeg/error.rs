@@ -14,6 +14,8 @@ pub enum Limit {
     Memory,
     /// Bytes written.
     Output,
+    /// Bytes of one segment.
+    Segment,
     /// Neither progress nor output for too long.
     Stall,
     /// Killed by the system: processor seconds or memory were used up.

@@ -6,9 +6,7 @@ use async_trait::async_trait;
 use futures_util::{TryStreamExt as _, stream};
 use tokio::sync::OnceCell;
 
-use super::{
-    Job, MediaSource, Outcome, Progress, TranscodeError, TranscodeOptions, Transcoder, ledger::Ledger, store::Stored,
-};
+use super::{Job, MediaSource, Outcome, Progress, TranscodeError, TranscodeOptions, Transcoder, store::Stored};
 use crate::{
     blob::{BlobBody, BlobStore, ByteRange},
     error::{Error, ErrorKind, Result},
@@ -92,8 +90,7 @@ impl FfmpegHls {
 
     async fn convert(&self, event: &Event, telling: &Telling) -> Result<()> {
         let transcoder = self.transcoder().await.map_err(told)?;
-        let ledger = Ledger::load(telling, &self.name).await?;
-        let sink = Arc::new(Stored::new(telling.clone(), ledger).await?);
+        let sink = Arc::new(Stored::new(telling.clone(), self.options.limits.segment).await?);
         let source = source(telling.blobs(), &event.key);
         let progress = telling.clone();
         let job = Job::new(source, Arc::clone(&sink) as Arc<dyn super::HlsSink>)

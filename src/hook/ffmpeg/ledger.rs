@@ -6,7 +6,7 @@ use super::Rendition;
 use crate::{
     error::{Error, Result},
     hook::Telling,
-    upload::Record,
+    upload::Delivery,
 };
 
 /// The note that it is kept in.
@@ -15,6 +15,9 @@ const NOTE: &str = "renditions";
 /// The renditions of a stream, and the folders that are to be deleted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ledger {
+    /// The attempt that writes it: the one that began last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) owner: String,
     /// Whole, and listed by the master playlist.
     pub(super) made: Vec<Made>,
     /// Begun and not finished, or replaced: whoever comes next deletes them.
@@ -31,23 +34,60 @@ pub(super) struct Made {
 }
 
 impl Ledger {
-    pub(super) async fn load(telling: &Telling, hook: &str) -> Result<Self> {
-        let record = telling.record().await?.ok_or_else(Error::not_found)?;
-        Ok(Self::of(&record, hook))
+    /// Takes it over for `attempt`. From then on an older attempt changes nothing more: its process may only have stood still, and goes on
+    /// some day with a folder that is deleted meanwhile.
+    pub(super) async fn claim(telling: &Telling, attempt: &str) -> Result<Self> {
+        let claim = |delivery: &mut Delivery| {
+            let ledger = Self {
+                owner: attempt.to_owned(),
+                ..Self::of(delivery)
+            };
+            ledger.note(delivery)?;
+            Ok(ledger)
+        };
+        telling.change(claim).await
     }
 
     /// One that cannot be read is of a release that wrote it otherwise: all is made anew.
-    fn of(record: &Record, hook: &str) -> Self {
-        let notes = record.deliveries.get(hook).map(|delivery| &delivery.notes);
-        let text = notes.and_then(|notes| notes.get(NOTE));
+    fn of(delivery: &Delivery) -> Self {
+        let text = delivery.notes.get(NOTE);
         text.and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default()
     }
 
-    pub(super) async fn save(&self, telling: &Telling) -> Result<()> {
+    fn note(&self, delivery: &mut Delivery) -> Result<()> {
         let text = serde_json::to_string(self)
             .map_err(|error| Error::internal("What is finished cannot be noted").with_source(error))?;
-        telling.note(NOTE, &text).await
+        delivery.notes.insert(NOTE.to_owned(), text);
+        Ok(())
+    }
+
+    /// An error if a later attempt has taken over.
+    pub(super) fn check(telling: &Telling, delivery: &Delivery, attempt: &str) -> Result<()> {
+        if Self::of(delivery).owner == attempt {
+            return Ok(());
+        }
+        Err(telling.superseded())
+    }
+
+    /// # Errors
+    /// Those of [`check`](Self::check), with which nothing is changed.
+    pub(super) async fn save(&self, telling: &Telling) -> Result<()> {
+        let save = |delivery: &mut Delivery| {
+            Self::check(telling, delivery, &self.owner)?;
+            self.note(delivery)
+        };
+        telling.change(save).await
+    }
+
+    /// Saves it with a rendition that was finished: whatever ends the process from now on, not all is to be done again.
+    pub(super) async fn save_progress(&self, telling: &Telling) -> Result<()> {
+        let save = |delivery: &mut Delivery| {
+            Self::check(telling, delivery, &self.owner)?;
+            delivery.interrupted = 0;
+            self.note(delivery)
+        };
+        telling.change(save).await
     }
 
     /// What it lists, each named by its folder, as the master playlist does.

@@ -63,6 +63,10 @@ pub struct TranscodeLimits {
     pub memory: u64,
     /// Bytes that all renditions of a run may have together; 64 GiB.
     pub output: u64,
+    /// Bytes of one file of a stream; 128 MiB. Each is held in memory while it is stored, one at a time for each run. A segment of an encoded
+    /// rendition has at most (its length + 2 s) times its bit rate: 12 MiB of the default ladder, 100 MiB of 30 s with 25 Mbit/s. A
+    /// source with a larger one is not copied but encoded.
+    pub segment: u64,
     /// Processes and threads at once, where the kernel counts them apart from all others of the same user (user
     /// namespaces, and not root: [`Containment::process_count`](super::Containment::process_count)); 256.
     pub processes: u32,
@@ -80,6 +84,7 @@ impl Default for TranscodeLimits {
             cpu: Duration::from_secs(48 * HOUR),
             memory: 6 << 30,
             output: 64 << 30,
+            segment: 128 << 20,
             processes: 256,
         }
     }
@@ -106,6 +111,7 @@ impl TranscodeLimits {
         with_cpu, cpu: Duration, "the processor time of one process";
         with_memory, memory: u64, "the address space of one process, in bytes";
         with_output, output: u64, "the bytes all renditions of a run may have together";
+        with_segment, segment: u64, "the bytes of one file of a stream";
         with_processes, processes: u32, "the processes and threads at once";
     }
 }

@@ -29,8 +29,14 @@ impl SegmentFormat {
     }
 }
 
-/// The segments that ffmpeg's playlist in `directory` lists, all of which must be there and not empty. `None` if it is not whole or lasts no time.
-pub(super) fn read(directory: &Path, format: SegmentFormat) -> io::Result<Option<Vec<Segment>>> {
+/// The segments that ffmpeg's playlist in `directory` lists, all of which must be there and not empty. `None` if it is not whole or lasts no time;
+/// [`FileTooLarge`](io::ErrorKind::FileTooLarge) if it or anything that belongs to it has more than `most` bytes.
+pub(super) fn read(directory: &Path, format: SegmentFormat, most: u64) -> io::Result<Option<Vec<Segment>>> {
+    let size = |name: &str| match size(&directory.join(name)) {
+        Ok(bytes) if bytes > most => Err(io::ErrorKind::FileTooLarge.into()),
+        bytes => bytes,
+    };
+    size(INDEX)?;
     let text = match fs::read_to_string(directory.join(INDEX)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text?,
@@ -40,13 +46,13 @@ pub(super) fn read(directory: &Path, format: SegmentFormat) -> io::Result<Option
     };
     let mut segments = Vec::with_capacity(listed.len());
     for (name, seconds) in listed {
-        let bytes = size(&directory.join(&name))?;
+        let bytes = size(&name)?;
         if bytes == 0 {
             return Ok(None);
         }
         segments.push(Segment { name, seconds, bytes });
     }
-    let begins = format == SegmentFormat::MpegTs || size(&directory.join(INIT))? > 0;
+    let begins = format == SegmentFormat::MpegTs || size(INIT)? > 0;
     let lasts = segments.iter().any(|segment| segment.seconds > 0.0);
     Ok((begins && lasts).then_some(segments))
 }

@@ -129,6 +129,7 @@ pub(super) fn reached(limit: Limit) -> TranscodeError {
         Limit::Cpu => "The video took more processor time than is allowed",
         Limit::Memory => "The video took more memory than is allowed",
         Limit::Output => "The video became larger than is allowed",
+        Limit::Segment => "A few seconds of the video became larger than is allowed for one piece of a stream",
         Limit::Stall => "The work on the video came to a halt; try again later",
         Limit::Killed => "The work on the video was killed, for it used too much processor time or memory",
     };

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    Containment, HlsSink, Job, MASTER_PLAYLIST, MediaSource, OnProgress, OutputFile, POSTER, Rendition, Shared,
+    Containment, HlsSink, Job, Limit, MASTER_PLAYLIST, MediaSource, OnProgress, OutputFile, POSTER, Rendition, Shared,
     TranscodeError, TranscodeErrorKind,
     cancel::Cancel,
     command::{self, MOST_BOUNDARIES},
@@ -174,10 +174,15 @@ impl Run<'_> {
     ) -> Result<Option<Vec<Segment>>, TranscodeError> {
         let segments = match self.make(source, step, None, tally).await {
             Ok(segments) => segments,
-            Err(error) if matches!(error.kind(), TranscodeErrorKind::Refused | TranscodeErrorKind::Broken) => {
-                return Ok(None);
+            Err(error) => {
+                let encodes = matches!(
+                    error.kind(),
+                    TranscodeErrorKind::Refused
+                        | TranscodeErrorKind::Broken
+                        | TranscodeErrorKind::LimitReached(Limit::Segment)
+                );
+                return if encodes { Ok(None) } else { Err(error) };
             }
-            Err(error) => return Err(error),
         };
         // A source whose keyframes are far apart, or whose bits come in bursts, makes a bad stream.
         let longest = segments.iter().map(|segment| segment.seconds).fold(0.0, f64::max);
@@ -217,11 +222,15 @@ impl Run<'_> {
             Heard::Progress
         })
         .await?;
-        let segments = spawn_blocking(move || playlist::read(&output, format)).await;
+        let most = limits.segment;
+        let segments = spawn_blocking(move || playlist::read(&output, format, most)).await;
         let segments = segments
             .map_err(io::Error::from)
             .flatten()
-            .map_err(TranscodeError::io)?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::FileTooLarge => process::reached(Limit::Segment),
+                _ => TranscodeError::io(error),
+            })?;
         let segments = segments.ok_or_else(|| {
             TranscodeError::new(
                 TranscodeErrorKind::Broken,
@@ -266,7 +275,7 @@ impl Run<'_> {
             .map(|rendition| rendition.bytes)
             .fold(rendition.bytes, u64::saturating_add);
         if used > self.shared.options.limits.output {
-            return Err(process::reached(super::Limit::Output));
+            return Err(process::reached(Limit::Output));
         }
         let index = self.dir.output().join(INDEX);
         tokio::fs::write(index, playlist::media(&segments, format))
@@ -356,7 +365,8 @@ impl Run<'_> {
                 _ => {}
             }
             let made = tokio::fs::metadata(self.dir.output().join(POSTER)).await;
-            if made.is_ok_and(|file| file.is_file() && file.len() > 0) {
+            let sizes = 1..=self.shared.options.limits.segment;
+            if made.is_ok_and(|file| file.is_file() && sizes.contains(&file.len())) {
                 self.put(POSTER, POSTER).await?;
                 return Ok(true);
             }

@@ -8,6 +8,7 @@ use super::{HlsSink, MASTER_PLAYLIST, Outcome, OutputFile, POSTER, Rendition, le
 use crate::{
     error::{Error, Result},
     hook::Telling,
+    upload::Delivery,
 };
 
 /// One attempt at a stream.
@@ -16,18 +17,24 @@ pub(super) struct Stored {
     /// Ends the names of its folders: no other attempt ever writes there.
     attempt: String,
     ledger: Mutex<Ledger>,
+    /// The most bytes of a file: each is read into memory.
+    most: u64,
 }
 
 impl Stored {
-    /// Deletes what attempts before left behind, and begins one.
-    pub(super) async fn new(telling: Telling, ledger: Ledger) -> Result<Self> {
+    /// Begins an attempt, which ends those before, and deletes what they left behind.
+    pub(super) async fn new(telling: Telling, most: u64) -> Result<Self> {
         let attempt = getrandom::u32().map_err(|error| Error::internal("No random bytes").with_source(error))?;
+        let attempt = format!("{attempt:08x}");
+        telling.derive().await?;
+        // Before anything is deleted: what is deleted then, nobody lists any more.
+        let ledger = Ledger::claim(&telling, &attempt).await?;
         let stored = Self {
             telling,
-            attempt: format!("{attempt:08x}"),
+            attempt,
             ledger: Mutex::new(ledger),
+            most,
         };
-        stored.telling.derive().await?;
         {
             let mut ledger = stored.ledger.lock().await;
             if !ledger.made.is_empty() {
@@ -36,6 +43,7 @@ impl Stored {
             }
             stored.clear_scraps(&mut ledger).await?;
         }
+        stored.telling.waits().await?;
         Ok(stored)
     }
 
@@ -52,7 +60,9 @@ impl Stored {
             ledger.save(&self.telling).await?;
             self.put_master(&ledger).await?;
         }
-        self.clear_scraps(&mut ledger).await
+        self.clear_scraps(&mut ledger).await?;
+        // Also if nothing has changed: only the last attempt says that the stream is finished.
+        ledger.save(&self.telling).await
     }
 
     async fn clear_scraps(&self, ledger: &mut Ledger) -> Result<()> {
@@ -68,7 +78,14 @@ impl Stored {
 
     async fn put_master(&self, ledger: &Ledger) -> Result<()> {
         let text = master_playlist(&ledger.listed());
-        self.telling.put(MASTER_PLAYLIST, Bytes::from(text)).await
+        self.store(MASTER_PLAYLIST, Bytes::from(text)).await
+    }
+
+    /// Stores a file, unless a later attempt has taken over.
+    async fn store(&self, name: &str, bytes: Bytes) -> Result<()> {
+        let (telling, attempt) = (self.telling.clone(), self.attempt.clone());
+        let check = move |delivery: &Delivery| Ledger::check(&telling, delivery, &attempt);
+        self.telling.put_if(name, bytes, check).await
     }
 
     fn folder(&self, rendition: &str) -> String {
@@ -79,6 +96,10 @@ impl Stored {
 #[async_trait]
 impl HlsSink for Stored {
     async fn put(&self, file: OutputFile<'_>) -> Result<()> {
+        if file.size > self.most {
+            let message = "A file of the stream is larger than is allowed";
+            return Err(Error::too_large(message, self.most));
+        }
         let mut ledger = self.ledger.lock().await;
         let name = match file.name.split_once('/') {
             None if file.name == MASTER_PLAYLIST => {
@@ -98,7 +119,7 @@ impl HlsSink for Stored {
         };
         drop(ledger);
         let bytes = tokio::fs::read(file.path).await?;
-        self.telling.put(&name, bytes.into()).await?;
+        self.store(&name, bytes.into()).await?;
         if name == POSTER {
             self.telling.note("poster", POSTER).await?;
         }
@@ -108,10 +129,12 @@ impl HlsSink for Stored {
     async fn finished(&self, rendition: &Rendition) -> Result<()> {
         let mut ledger = self.ledger.lock().await;
         ledger.finish(self.folder(&rendition.name), rendition.clone());
-        ledger.save(&self.telling).await
+        ledger.save_progress(&self.telling).await
     }
 
+    /// The first that a run asks for once its turn has come.
     async fn renditions(&self) -> Result<Vec<Rendition>> {
+        self.telling.goes_on().await?;
         let ledger = self.ledger.lock().await;
         Ok(ledger.made.iter().map(|made| made.rendition.clone()).collect())
     }

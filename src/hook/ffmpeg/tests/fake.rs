@@ -227,6 +227,58 @@ const HEARD: &str = r#"echo '{"streams":[{"index":0,"codec_name":"mp3","codec_ty
 const MAKES: &str = "cd out; echo x > init.mp4; echo x > 00000.m4s; printf '#EXTM3U\\n#EXTINF:4,\\n00000.m4s\\n#EXT-X-ENDLIST\\n' > index.m3u8";
 
 #[tokio::test]
+async fn a_file_too_large_to_be_held_in_memory_reaches_no_sink() {
+    // Sparse: it takes no room here.
+    for (file, rest) in [
+        ("00000.m4s", "echo x > init.mp4"),
+        ("init.mp4", "echo x > 00000.m4s"),
+        ("index.m3u8", "echo x > init.mp4; echo x > 00000.m4s"),
+    ] {
+        let list = "printf '#EXTM3U\\n#EXTINF:4,\\n00000.m4s\\n#EXT-X-ENDLIST\\n' > index.m3u8";
+        let stage = Stage::new(&format!("cd out; {rest}; {list}; truncate -s 200M {file}"));
+        stage.script("ffprobe", HEARD);
+        let options = stage.options().with_limits(TranscodeLimits::default());
+        let error = stage.ends(options).await;
+        assert_eq!(error.kind(), TranscodeErrorKind::LimitReached(Limit::Segment), "{file}");
+        assert!(!error.is_retryable(), "it would be as large again");
+    }
+}
+
+#[tokio::test]
+async fn a_source_with_one_huge_segment_among_others_is_encoded_and_not_copied() {
+    // The huge one is short, and says nothing of the rate: the others are as even as they can be.
+    let stage = Stage::new(
+        "cd out; printf 'avcC\\001\\144\\000\\037' > init.mp4; echo '#EXTM3U' > index.m3u8
+        for i in 0 1 2 3 4 5 6 7; do
+            head -c 100000 /dev/zero > 0000$i.m4s; printf \"#EXTINF:4,\\n0000$i.m4s\\n\" >> index.m3u8
+        done
+        case \"$*\" in *'-c:v copy'*)
+            truncate -s 200M 00008.m4s; printf '#EXTINF:1,\\n00008.m4s\\n' >> index.m3u8;;
+        esac
+        echo '#EXT-X-ENDLIST' >> index.m3u8",
+    );
+    stage.script(
+        "ffprobe",
+        r#"echo '{"streams":[{"index":0,"codec_name":"h264","profile":"High","pix_fmt":"yuv420p","codec_type":"video","width":640,"height":360,
+"field_order":"progressive","r_frame_rate":"25/1","avg_frame_rate":"25/1","start_time":"0.0"}],
+"format":{"duration":"33.0","bit_rate":"400000","start_time":"0.0"}}'
+"#,
+    );
+    let made = async |limits: TranscodeLimits| {
+        let transcoder = stage.options().with_limits(limits).open().await.unwrap();
+        let shelf = Arc::new(Shelf::default());
+        let outcome = run(&transcoder, &stage.source, &shelf).await.unwrap();
+        let largest = shelf.state().files.values().map(Vec::len).max().unwrap();
+        let copied: Vec<_> = outcome.renditions.iter().map(|made| made.copied).collect();
+        (copied, largest)
+    };
+    assert_eq!(made(TranscodeLimits::default()).await, (vec![false], 100_000));
+    // It is that limit, and nothing else of this source.
+    let (copied, largest) = made(TranscodeLimits::default().with_segment(1 << 30)).await;
+    assert_eq!((copied, largest), (vec![true], 200 << 20));
+}
+
+#[tokio::test]
 async fn a_store_that_hangs_gives_the_turn_back_in_time() {
     let stage = Stage::new(MAKES);
     stage.script("ffprobe", HEARD);

@@ -4,6 +4,7 @@ mod fake;
 mod hostile;
 mod media;
 mod probe;
+mod stored;
 
 use std::{
     collections::BTreeMap,
