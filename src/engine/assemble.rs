@@ -264,7 +264,9 @@ impl Uploads {
                         return Ok(Snapshot::new(told, tally, parts));
                     }
                 }
-                self.events_pending(&published);
+                if published.state == State::Assembled {
+                    self.events_pending(&published);
+                }
                 return Ok(Snapshot::new(
                     published,
                     Tally {

@@ -97,6 +97,7 @@ impl Builder<Ready> {
             live: Arc::new(Live::default()),
             tasks: Tasks::default(),
             driver: std::sync::Mutex::new(None),
+            rounds: std::sync::atomic::AtomicUsize::new(0),
         });
         let uploads = Uploads { inner };
         if uploads.inner.config.driver {

@@ -1,8 +1,12 @@
 //! The driver: finishes, expires, tells and cleans by itself, with no client's help.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{Swept, Uploads};
@@ -26,12 +30,12 @@ impl Uploads {
         let tasks = self.inner.tasks.clone();
         let (tick, sweep_every) = (self.inner.config.tick, self.inner.config.sweep_every);
         let driver = tokio::spawn(async move {
-            let mut next_sweep = tokio::time::Instant::now();
+            let mut next_sweep = Instant::now();
             let mut next_look = next_sweep;
             loop {
                 let Some(inner) = weak.upgrade() else { return };
                 let uploads = Self { inner };
-                if tokio::time::Instant::now() >= next_sweep {
+                if Instant::now() >= next_sweep {
                     match uploads.sweep().instrument(tracing::info_span!("sweep")).await {
                         Ok(Swept {
                             ended: 0, unknown: 0, ..
@@ -41,11 +45,11 @@ impl Uploads {
                         }
                         Err(error) => tracing::warn!(%error, "the sweep did not succeed and is tried again"),
                     }
-                    next_sweep = tokio::time::Instant::now() + sweep_every;
+                    next_sweep = Instant::now() + sweep_every;
                 }
-                if observe::ENABLED && tokio::time::Instant::now() >= next_look {
+                if observe::ENABLED && Instant::now() >= next_look {
                     uploads.look().await;
-                    next_look = tokio::time::Instant::now() + LOOK_EVERY;
+                    next_look = Instant::now() + LOOK_EVERY;
                 }
                 let busy = match uploads.drive().await {
                     Ok(driven) => driven == BATCH,
@@ -86,13 +90,22 @@ impl Uploads {
     /// # Errors
     /// Those of the metadata store. What fails for one upload is tried again later.
     pub async fn drive(&self) -> Result<usize> {
-        let due = self.inner.metadata.due(self.inner.config.lease, BATCH).await?;
+        // From before they were asked for: the lease is over then at the latest, and somebody else may take them.
+        let until = Instant::now() + self.inner.config.lease;
+        let mut due = self.inner.metadata.due(self.inner.config.lease, BATCH).await?;
         let count = due.len();
+        if count > AT_ONCE {
+            // Those that hang every time do not keep the others from being begun.
+            let round = self.inner.rounds.fetch_add(1, Ordering::Relaxed);
+            due.rotate_left(round.wrapping_mul(AT_ONCE) % count);
+        }
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, |record| async move {
+                if Instant::now() >= until {
+                    return;
+                }
                 let id = record.id;
-                // Somebody else may take it once the lease is over.
-                match tokio::time::timeout(self.inner.config.lease, self.drive_one(record)).await {
+                match tokio::time::timeout_at(until, self.drive_one(record)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::warn!(%id, %error, "an upload is driven on later"),
                     Err(_) => tracing::warn!(%id, "an upload is not driven on within its lease, and later again"),
