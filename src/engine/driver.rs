@@ -11,11 +11,11 @@ use tracing::Instrument as _;
 
 use super::{Swept, Uploads};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     metadata::{Lookup, PartRange, PartsEdit},
     observe,
     planted::{Bug, planted},
-    upload::{Record, State, Timestamp, Wake},
+    upload::{Record, State, Timestamp, UploadId, Wake},
 };
 
 /// How many records are taken at once, and worked on at the same time.
@@ -177,40 +177,67 @@ impl Uploads {
     /// never recorded. The driver does this at its start and every hour.
     ///
     /// # Errors
-    /// Those of the stores.
+    /// Those of the stores: the first one, once all else is removed.
     pub async fn sweep(&self) -> Result<Swept> {
         let mut swept = Swept::default();
+        let (mut strange, mut failed) = (false, None);
         for (id, handle) in self.inner.blobs.begun(Duration::ZERO).await? {
-            if self.inner.live.is_creating(id) {
-                continue;
-            }
-            let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
-            match found {
-                Some(snapshot) if !snapshot.record.state.is_final() => {}
-                Some(_) => {
-                    self.inner.blobs.discard(&handle).await?;
-                    swept.ended += 1;
+            let removed = match self.is_left_over(id).await {
+                Ok(None) => continue,
+                Ok(Some(Leftover::Ended)) => self.inner.blobs.discard(&handle).await,
+                Ok(Some(Leftover::Unknown)) => {
+                    strange = true;
+                    continue;
                 }
-                None => swept.unknown += 1,
-            }
+                Err(error) => Err(error),
+            };
+            swept.ended += usize::from(sweep_on(id, removed, &mut failed));
         }
-        if swept.unknown > 0 {
-            swept.unknown = 0;
+        if strange {
             for (id, handle) in self.inner.blobs.begun(self.inner.config.orphan_grace).await? {
-                let creating = self.inner.live.is_creating(id);
-                if !creating
-                    && self
-                        .inner
-                        .metadata
-                        .load(Lookup::Id(id), PartRange::NONE)
-                        .await?
-                        .is_none()
-                {
-                    self.inner.blobs.discard(&handle).await?;
-                    swept.unknown += 1;
-                }
+                let removed = match self.is_left_over(id).await {
+                    Ok(Some(Leftover::Unknown)) => self.inner.blobs.discard(&handle).await,
+                    Ok(_) => continue,
+                    Err(error) => Err(error),
+                };
+                swept.unknown += usize::from(sweep_on(id, removed, &mut failed));
             }
         }
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
+    }
+
+    async fn is_left_over(&self, id: UploadId) -> Result<Option<Leftover>> {
+        if self.inner.live.is_creating(id) {
+            return Ok(None);
+        }
+        let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
+        Ok(match found {
+            Some(snapshot) if !snapshot.record.state.is_final() => None,
+            Some(_) => Some(Leftover::Ended),
+            None => Some(Leftover::Unknown),
+        })
     }
 }
+
+/// Whose bytes are left over.
+enum Leftover {
+    /// An upload's that has ended.
+    Ended,
+    /// No record speaks of them.
+    Unknown,
+}
+
+/// Whether it was removed. One that cannot be, as of a record that cannot be read, keeps none of the others.
+fn sweep_on(id: UploadId, removed: Result<()>, failed: &mut Option<Error>) -> bool {
+    match removed {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%id, %error, "what is left over of an upload is swept later");
+            failed.get_or_insert(error);
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
