@@ -23,6 +23,9 @@ use crate::{
     upload::{Algorithm, Blob, Digest, EventKind, Intent, Part, Record, Snapshot, State, Tally, UploadId, Wake},
 };
 
+/// Why an upload failed for whose blob there was no key.
+const TAKEN: &str = "its key and others like it are taken: a file may lie where a folder of the key must be";
+
 impl Uploads {
     /// Makes the blob of what was sent and publishes it. Asked again it answers the same.
     ///
@@ -150,6 +153,7 @@ impl Uploads {
         } = snapshot;
         let crc64 = combined(&parts);
         let size: u64 = parts.iter().map(|part| part.len).sum();
+        let wanted = record.key.clone();
         for _ in 0..CONTENTION {
             if let Err(verdict) = self.verify_unpublished(&record, &parts, crc64).await {
                 return match self.published_before(&record, &parts, &verdict).await {
@@ -177,7 +181,7 @@ impl Uploads {
                 }
                 Completed::KeyTaken => {
                     let next = Record {
-                        key: self.free_key(&record.key).await?,
+                        key: self.free_key(&wanted).await?,
                         ..record
                     };
                     record = match self.update(&next, PartsEdit::Keep, Wake::Keep).await? {
@@ -198,7 +202,9 @@ impl Uploads {
             }
             return self.publish(record, tally, parts, blob, crc64).await;
         }
-        Err(contended())
+        // Another suffix does not help where the folder cannot be.
+        let verdict = Verdict::Refused(TAKEN.into());
+        self.conclude(record, tally, parts, verdict, None).await
     }
 
     /// Makes the blob, for no longer than is given for it: a store that hangs must not hold an assembly for ever. Each further
@@ -264,7 +270,9 @@ impl Uploads {
                         return Ok(Snapshot::new(told, tally, parts));
                     }
                 }
-                self.events_pending(&published);
+                if published.state == State::Assembled {
+                    self.events_pending(&published);
+                }
                 return Ok(Snapshot::new(
                     published,
                     Tally {

@@ -98,6 +98,7 @@ impl Builder<Ready> {
             turns: Default::default(),
             tasks: Tasks::default(),
             driver: std::sync::Mutex::new(None),
+            rounds: std::sync::atomic::AtomicUsize::new(0),
         });
         let uploads = Uploads { inner };
         if uploads.inner.config.driver {

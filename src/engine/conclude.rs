@@ -69,7 +69,6 @@ impl Uploads {
                     ));
                 }
                 observe::ended(&changed);
-                self.events_pending(&changed);
                 return Ok(Snapshot::new(changed, tally, parts));
             }
             let now = self.load(record.id, PartRange::NONE).await?;

@@ -1,17 +1,21 @@
 //! The driver: finishes, expires, tells and cleans by itself, with no client's help.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{Swept, Uploads};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     metadata::{Lookup, PartRange, PartsEdit},
     observe,
     planted::{Bug, planted},
-    upload::{Record, State, Timestamp, Wake},
+    upload::{Record, State, Timestamp, UploadId, Wake},
 };
 
 /// How many records are taken at once, and worked on at the same time.
@@ -26,12 +30,12 @@ impl Uploads {
         let tasks = self.inner.tasks.clone();
         let (tick, sweep_every) = (self.inner.config.tick, self.inner.config.sweep_every);
         let driver = tokio::spawn(async move {
-            let mut next_sweep = tokio::time::Instant::now();
+            let mut next_sweep = Instant::now();
             let mut next_look = next_sweep;
             loop {
                 let Some(inner) = weak.upgrade() else { return };
                 let uploads = Self { inner };
-                if tokio::time::Instant::now() >= next_sweep {
+                if Instant::now() >= next_sweep {
                     match uploads.sweep().instrument(tracing::info_span!("sweep")).await {
                         Ok(Swept {
                             ended: 0, unknown: 0, ..
@@ -41,11 +45,11 @@ impl Uploads {
                         }
                         Err(error) => tracing::warn!(%error, "the sweep did not succeed and is tried again"),
                     }
-                    next_sweep = tokio::time::Instant::now() + sweep_every;
+                    next_sweep = Instant::now() + sweep_every;
                 }
-                if observe::ENABLED && tokio::time::Instant::now() >= next_look {
+                if observe::ENABLED && Instant::now() >= next_look {
                     uploads.look().await;
-                    next_look = tokio::time::Instant::now() + LOOK_EVERY;
+                    next_look = Instant::now() + LOOK_EVERY;
                 }
                 let busy = match uploads.drive().await {
                     Ok(driven) => driven == BATCH,
@@ -86,13 +90,22 @@ impl Uploads {
     /// # Errors
     /// Those of the metadata store. What fails for one upload is tried again later.
     pub async fn drive(&self) -> Result<usize> {
-        let due = self.inner.metadata.due(self.inner.config.lease, BATCH).await?;
+        // From before they were asked for: the lease is over then at the latest, and somebody else may take them.
+        let until = Instant::now() + self.inner.config.lease;
+        let mut due = self.inner.metadata.due(self.inner.config.lease, BATCH).await?;
         let count = due.len();
+        if count > AT_ONCE {
+            // Those that hang every time do not keep the others from being begun.
+            let round = self.inner.rounds.fetch_add(1, Ordering::Relaxed);
+            due.rotate_left(round.wrapping_mul(AT_ONCE) % count);
+        }
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, |record| async move {
+                if Instant::now() >= until {
+                    return;
+                }
                 let id = record.id;
-                // Somebody else may take it once the lease is over.
-                match tokio::time::timeout(self.inner.config.lease, self.drive_one(record)).await {
+                match tokio::time::timeout_at(until, self.drive_one(record)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::warn!(%id, %error, "an upload is driven on later"),
                     Err(_) => tracing::warn!(%id, "an upload is not driven on within its lease, and later again"),
@@ -164,40 +177,67 @@ impl Uploads {
     /// never recorded. The driver does this at its start and every hour.
     ///
     /// # Errors
-    /// Those of the stores.
+    /// Those of the stores: the first one, once all else is removed.
     pub async fn sweep(&self) -> Result<Swept> {
         let mut swept = Swept::default();
+        let (mut strange, mut failed) = (false, None);
         for (id, handle) in self.inner.blobs.begun(Duration::ZERO).await? {
-            if self.inner.live.is_creating(id) {
-                continue;
-            }
-            let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
-            match found {
-                Some(snapshot) if !snapshot.record.state.is_final() => {}
-                Some(_) => {
-                    self.inner.blobs.discard(&handle).await?;
-                    swept.ended += 1;
+            let removed = match self.is_left_over(id).await {
+                Ok(None) => continue,
+                Ok(Some(Leftover::Ended)) => self.inner.blobs.discard(&handle).await,
+                Ok(Some(Leftover::Unknown)) => {
+                    strange = true;
+                    continue;
                 }
-                None => swept.unknown += 1,
-            }
+                Err(error) => Err(error),
+            };
+            swept.ended += usize::from(sweep_on(id, removed, &mut failed));
         }
-        if swept.unknown > 0 {
-            swept.unknown = 0;
+        if strange {
             for (id, handle) in self.inner.blobs.begun(self.inner.config.orphan_grace).await? {
-                let creating = self.inner.live.is_creating(id);
-                if !creating
-                    && self
-                        .inner
-                        .metadata
-                        .load(Lookup::Id(id), PartRange::NONE)
-                        .await?
-                        .is_none()
-                {
-                    self.inner.blobs.discard(&handle).await?;
-                    swept.unknown += 1;
-                }
+                let removed = match self.is_left_over(id).await {
+                    Ok(Some(Leftover::Unknown)) => self.inner.blobs.discard(&handle).await,
+                    Ok(_) => continue,
+                    Err(error) => Err(error),
+                };
+                swept.unknown += usize::from(sweep_on(id, removed, &mut failed));
             }
         }
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
+    }
+
+    async fn is_left_over(&self, id: UploadId) -> Result<Option<Leftover>> {
+        if self.inner.live.is_creating(id) {
+            return Ok(None);
+        }
+        let found = self.inner.metadata.load(Lookup::Id(id), PartRange::NONE).await?;
+        Ok(match found {
+            Some(snapshot) if !snapshot.record.state.is_final() => None,
+            Some(_) => Some(Leftover::Ended),
+            None => Some(Leftover::Unknown),
+        })
     }
 }
+
+/// Whose bytes are left over.
+enum Leftover {
+    /// An upload's that has ended.
+    Ended,
+    /// No record speaks of them.
+    Unknown,
+}
+
+/// Whether it was removed. One that cannot be, as of a record that cannot be read, keeps none of the others.
+fn sweep_on(id: UploadId, removed: Result<()>, failed: &mut Option<Error>) -> bool {
+    match removed {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%id, %error, "what is left over of an upload is swept later");
+            failed.get_or_insert(error);
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

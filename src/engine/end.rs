@@ -1,12 +1,13 @@
 //! Ends without a blob: abort, delete, expiry; and what is cleaned up after any end.
 
 use futures_util::FutureExt as _;
+use tokio::time::Instant;
 
 use super::{CONTENTION, Uploads, contended, ended, live::Spot};
 use crate::{
     access::{Action, Caller},
     error::{Error, ErrorKind, Result},
-    metadata::{PartRange, PartsEdit},
+    metadata::{Lookup, PartRange, PartsEdit},
     observe,
     planted::{Bug, planted},
     upload::{EventKind, Intent, Layout, Record, State, UploadId, Wake},
@@ -118,29 +119,91 @@ impl Uploads {
         Ok(())
     }
 
-    /// Removes what an ended upload still has in the blob store. What fails is done again when the driver comes by.
+    /// Tells of an end, and removes what the upload still has in the blob store. What fails is done again when the driver comes by.
     pub(super) async fn after_end(&self, record: &Record) {
+        // First: the removal may take long.
+        self.events_pending(record);
+        // Only the driver knows that somebody else's lease is over.
+        if record.cleaner.is_some() {
+            return;
+        }
         if let Err(error) = self.clean(record).await {
             tracing::warn!(id = %record.id, %error, "bytes of an ended upload are removed later");
         }
-        self.events_pending(record);
     }
 
-    /// The same, with its outcome: the key is released once there is nothing under it that is ours.
+    /// Removes what an ended upload still has in the blob store, and releases the key once there is nothing under it that is ours.
+    /// Of a record with a [`cleaner`](Record::cleaner) the caller has the lease.
     pub(super) async fn clean(&self, record: &Record) -> Result<()> {
         self.inner.blobs.discard(&record.handle).await?;
-        if record.key_held && record.blob.is_some() {
-            self.inner.blobs.delete(&record.key).await?;
-        }
-        let cleared = self.clear_derived(record).await?;
-        let next = Record {
-            staged: !cleared,
-            key_held: false,
-            ..record.clone()
+        let mut record = match record.key_held && record.blob.is_some() {
+            false => record.clone(),
+            true => match self.delete_blob(record).await? {
+                Some(claimed) => claimed,
+                None => return Ok(()),
+            },
         };
-        let wake = self.end_wake(&next);
-        self.update(&next, PartsEdit::Keep, wake).await?;
-        Ok(())
+        let cleared = self.clear_derived(&record).await?;
+        for _ in 0..CONTENTION {
+            let next = Record {
+                staged: !cleared,
+                key_held: false,
+                cleaner: None,
+                ..record.clone()
+            };
+            let wake = self.end_wake(&next);
+            if self.update(&next, PartsEdit::Keep, wake).await?.is_some() {
+                return Ok(());
+            }
+            // A hook was told something meanwhile; or it took so long that somebody else does it again, who may be deleting yet.
+            let found = self.inner.metadata.load(Lookup::Id(record.id), PartRange::NONE).await?;
+            match found.map(|snapshot| snapshot.record) {
+                Some(now) if (now.key_held, now.cleaner) == (record.key_held, record.cleaner) => record = now,
+                _ => return Ok(()),
+            }
+        }
+        Err(contended())
+    }
+
+    /// Deletes the blob of an ended upload, whose key stays taken: answers the record by which that was claimed, or `None` if it is
+    /// somebody else's to do.
+    async fn delete_blob(&self, record: &Record) -> Result<Option<Record>> {
+        let until = Instant::now() + self.inner.config.lease / 2;
+        let Some(claimed) = self.claim_blob(record).await? else {
+            return Ok(None);
+        };
+        // Once it is over nothing is deleted any more, long before somebody else may do it and release the key. Looked at first: a
+        // process that stood still must not let the store try once more.
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(until) => {
+                return Err(Error::unavailable("The blob was not deleted in time; it is deleted later"));
+            }
+            deleted = self.inner.blobs.delete(&claimed.key) => deleted?,
+        }
+        Ok(Some(claimed))
+    }
+
+    /// Whoever releases the key must be the only one to delete what is under it, or might delete what another upload has published
+    /// there since.
+    async fn claim_blob(&self, record: &Record) -> Result<Option<Record>> {
+        let mut record = record.clone();
+        for _ in 0..CONTENTION {
+            let next = Record {
+                cleaner: Some(record.version.next()),
+                ..record
+            };
+            let lease = Wake::After(self.inner.config.lease);
+            if let Some(claimed) = self.update(&next, PartsEdit::Keep, lease).await? {
+                return Ok(Some(claimed));
+            }
+            let found = self.inner.metadata.load(Lookup::Id(next.id), PartRange::NONE).await?;
+            match found.map(|snapshot| snapshot.record) {
+                Some(now) if now.key_held && now.cleaner.is_none() => record = now,
+                _ => return Ok(None),
+            }
+        }
+        Err(contended())
     }
 
     /// Removes what a finished assembly left over, which nobody waits for if it takes several requests to a store far away. What
@@ -163,6 +226,8 @@ impl Uploads {
     pub(super) fn end_wake(&self, record: &Record) -> Wake {
         let config = &self.inner.config;
         match record.state {
+            // Nobody else may come by before that one's lease is over.
+            _ if record.cleaner.is_some() => Wake::Keep,
             _ if !record.outbox.is_empty() => Wake::After(super::tell::RETELL),
             // Its partial uploads are there yet.
             State::Assembled if record.staged && record.joins().is_some() => Wake::After(config.lease),
@@ -181,3 +246,6 @@ impl Uploads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -89,6 +89,8 @@ struct Inner {
     turns: tell::Turns,
     tasks: Tasks,
     driver: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// How often the driver took more than it works on at once.
+    rounds: AtomicUsize,
 }
 
 impl fmt::Debug for Uploads {

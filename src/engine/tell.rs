@@ -332,7 +332,10 @@ impl Uploads {
                 }
                 _ => RETELL,
             });
-            let wake = waits.min().map_or_else(|| self.told_wake(&next), Wake::After);
+            let wake = match waits.min() {
+                Some(wait) if next.cleaner.is_none() => Wake::After(wait),
+                _ => self.told_wake(&next),
+            };
             if let Some(changed) = self.update(&next, PartsEdit::Keep, wake).await? {
                 changed.dead_letters.iter().skip(letters).for_each(observe::dead_letter);
                 return Ok(());

@@ -195,19 +195,19 @@ caught! {
     run;
     catches_acknowledge_before_commit: AcknowledgeBeforeCommit from 1,
     catches_no_directory_fsync: NoDirectoryFsync from 1,
-    catches_commit_without_open_check: CommitWithoutOpenCheck from 170,
+    catches_commit_without_open_check: CommitWithoutOpenCheck from 2_600,
     catches_seal_without_draining_writers: SealWithoutDrainingWriters from 1,
     catches_retry_overwrites_committed_slot: RetryOverwritesCommittedSlot from 1,
-    catches_claim_freed_on_drop: ClaimFreedOnDrop from 10_660,
+    catches_claim_freed_on_drop: ClaimFreedOnDrop from 14_120,
     catches_delete_before_compare_and_set: DeleteBeforeCompareAndSet from 1,
     catches_event_outside_state_change: EventOutsideStateChange from 1,
     catches_budget_permit_leaked: BudgetPermitLeaked from 1,
     catches_chunk_size_plus_one: ChunkSizePlusOneAccepted from 1,
     catches_write_in_place_before_pin: WriteInPlaceBeforePin from 1,
     catches_offset_is_sum_of_sizes: OffsetIsSumOfSizes from 1,
-    catches_complete_trusts_key: CompleteTrustsKey from 330,
+    catches_complete_trusts_key: CompleteTrustsKey from 2_340,
     catches_expiry_by_node_clock: ExpiryByNodeClock from 1,
-    catches_fsync_retried_after_eio: FsyncRetriedAfterEio from 280,
+    catches_fsync_retried_after_eio: FsyncRetriedAfterEio from 480,
 }
 
 caught! {

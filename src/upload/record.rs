@@ -163,6 +163,10 @@ pub struct Record {
     pub key: Key,
     /// Whether the key is this upload's: from its creation until it is given up before sealing or has a definite end.
     pub key_held: bool,
+    /// Set while the blob of an ended upload is being deleted, until the key is released: the version by which that was claimed.
+    /// Somebody else claims it only once that one's lease is over, or two would delete what a later upload has under the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleaner: Option<Version>,
     /// What the client said about its file, as it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -257,6 +261,7 @@ impl Record {
             named: false,
             key,
             key_held: true,
+            cleaner: None,
             metadata: BTreeMap::new(),
             notes: BTreeMap::new(),
             plan,

@@ -17,7 +17,7 @@ use tokio::sync::Mutex as JobLock;
 
 use super::{
     DiskOptions, Durability,
-    claims::Registry,
+    claims::{Registry, lock},
     fs::{Fs, Open},
     place::{self, blob, handle, owner_of, parse_handle, partial},
     space::Space,
@@ -48,6 +48,7 @@ impl<F: Fs> Disk<F> {
             copied: AtomicU64::new(0),
             making_folders: Arc::default(),
             folders: Mutex::default(),
+            deleting: Mutex::default(),
         };
         let store = Self {
             shared: Arc::new(shared),
@@ -118,6 +119,8 @@ pub(super) struct Shared<F: Fs> {
     /// Held while directories for keys are made.
     pub(super) making_folders: Arc<JobLock<()>>,
     pub(super) folders: Mutex<Folders>,
+    /// Deletions under way, by path.
+    deleting: Mutex<HashMap<String, Arc<JobLock<()>>>>,
 }
 
 /// Directories for keys, of which this process knows something.
@@ -181,8 +184,17 @@ impl<F: Fs> Shared<F> {
 
     async fn delete(self: Arc<Self>, key: &Key) -> Result<()> {
         let path = blob(key);
+        let turns = {
+            let mut deleting = lock(&self.deleting);
+            deleting.retain(|_, turns| Arc::strong_count(turns) > 1);
+            Arc::clone(deleting.entry(path.clone()).or_default())
+        };
+        // A job goes on after its caller gave up. Who is told that the blob is gone relies on it that no older one deletes another
+        // blob of that key later.
+        let turn = turns.lock_owned().await;
         let shared = Arc::clone(&self);
         let job = async move {
+            let _turn = turn;
             let absent = |error: &std::io::Error| {
                 matches!(
                     error.kind(),

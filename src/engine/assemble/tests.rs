@@ -52,3 +52,63 @@ async fn an_assembly_that_takes_long_ends_all_the_same() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
+
+/// A key beneath a file can never be had, with whatever suffix: the upload fails, and does not try for ever.
+#[cfg(feature = "disk")]
+#[tokio::test]
+async fn an_upload_whose_key_lies_beneath_a_file_ends() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::{ErrorKind, upload::Key};
+
+    let directory = tempfile::tempdir().unwrap();
+    let disk = crate::blob::DiskBlobs::open(directory.path()).await.unwrap();
+    let fails = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&fails);
+    let faults = move |call| match call {
+        Call::Complete if asked.load(Ordering::SeqCst) => Fault::FailBefore,
+        _ => Fault::None,
+    };
+    let uploads = Uploads::with(FaultyBlobs::new(disk, Arc::new(faults)), MemoryMetadata::new())
+        .authorizer(OwnerOnly)
+        .without_driver()
+        .build()
+        .await
+        .unwrap();
+    let alice = Caller::new("alice");
+    let send = async |key: &str| {
+        let new = NewUpload::new("a").size(3).key(Key::parse(key).unwrap());
+        let up = uploads.create(&alice, new).await.unwrap();
+        let body = stream::iter([Ok::<_, Error>(Bytes::from_static(b"abc"))]);
+        uploads.append(&alice, up.id(), 0, body).await.unwrap();
+        up.id()
+    };
+    let state = async |id| uploads.status(&alice, id).await.unwrap().record().clone();
+    let left = || std::fs::read_dir(directory.path().join("partial")).unwrap().count();
+
+    let file = send("a").await;
+    uploads.assemble(&alice, file, None).await.unwrap();
+    let id = send("a/b.mp4").await;
+    let error = uploads.assemble(&alice, id, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed);
+    assert!(error.message().contains("a file may lie"), "{error}");
+    let failed = state(id).await;
+    assert_eq!((failed.state, failed.key_held, left()), (State::Failed, false, 0));
+    assert!(
+        failed.key.as_str().len() <= "a/b-0123456789abcdef.mp4".len(),
+        "{}",
+        failed.key
+    );
+
+    // One that waits to be tried again can be given up.
+    let id = send("a/c").await;
+    fails.store(true, Ordering::SeqCst);
+    uploads.assemble(&alice, id, None).await.unwrap_err();
+    assert_eq!((state(id).await.state, left()), (State::Assembling, 1));
+    fails.store(false, Ordering::SeqCst);
+    uploads.abort(&alice, id).await.unwrap();
+    let aborted = state(id).await;
+    assert_eq!((aborted.state, aborted.key_held, left()), (State::Aborted, false, 0));
+    let (blob, _) = uploads.read(&alice, file, crate::blob::ByteRange::ALL).await.unwrap();
+    assert_eq!(blob.size, 3, "the file that was in the way is there");
+}

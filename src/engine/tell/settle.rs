@@ -134,10 +134,11 @@ impl Uploads {
     }
 
     /// When the driver looks at a record next of which something was told.
-    pub(super) fn told_wake(&self, record: &Record) -> Wake {
+    pub(in crate::engine) fn told_wake(&self, record: &Record) -> Wake {
         match (record.outbox.is_empty(), record.state) {
             (true, State::Open) => Wake::AtExpiry,
             (true, State::Assembling) | (false, _) => Wake::Keep,
+            (true, _) if record.cleaner.is_some() => Wake::Keep,
             // It waited for this with its derived files.
             (true, state) if !state.is_live() && record.staged && record.derived.is_some() => {
                 Wake::After(Duration::ZERO)

@@ -312,6 +312,31 @@ async fn abandoned_side_files_do_not_pile_up() {
     done(store.complete(&handle, &key("a"), &[part]).await.unwrap());
 }
 
+/// Who is told that a blob is gone may give its key to another one.
+#[tokio::test(start_paused = true)]
+async fn a_late_deletion_deletes_no_later_blob() {
+    for kind in [OpKind::Open, OpKind::Unlink] {
+        let fs = SimFs::new(14);
+        let store = store(&fs).await;
+        let publish = async |seed| {
+            let handle = begin(&store, seed, Some(10)).await.unwrap();
+            let part = put(&store, &handle, Slot::at(0, 0, 10), &pattern(u64::from(seed), 10))
+                .await
+                .unwrap();
+            done(store.complete(&handle, &key("a"), &[part]).await.unwrap());
+            store.discard(&handle).await.unwrap();
+        };
+        publish(1).await;
+        once(&fs, kind, Fault::Pause(LATE));
+        drop_midway(store.delete(&key("a"))).await;
+        store.delete(&key("b")).await.unwrap();
+        store.delete(&key("a")).await.unwrap();
+        publish(2).await;
+        tokio::time::sleep(2 * LATE).await;
+        assert!(read_all(&store, &key("a")).await.unwrap() == pattern(2, 10), "{kind:?}");
+    }
+}
+
 #[tokio::test]
 async fn without_descriptors_a_store_is_unavailable_and_recovers() {
     let fs = SimFs::new(12);
