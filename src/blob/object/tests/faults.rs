@@ -1,6 +1,9 @@
 //! Every request of every kind fails in every way, once; late ones, and several nodes.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
@@ -53,6 +56,8 @@ enum How {
     LastFirst,
     SmallChunks,
     Appends,
+    /// Their length is not told before the end.
+    Untold,
     Joined,
 }
 
@@ -101,6 +106,16 @@ async fn send(uploads: &Uploads, how: How, whole: &[u8]) -> UploadId {
                 .id();
             append_all(uploads, id, whole).await;
             ended(uploads, id).await.id()
+        }
+        How::Untold => {
+            let new = || NewUpload::new("a.mp4");
+            let id = until("create", async || uploads.create(&alice(), new()).await)
+                .await
+                .id();
+            append_all(uploads, id, whole).await;
+            until("assemble", async || uploads.assemble(&alice(), id, None).await)
+                .await
+                .id()
         }
         How::Joined => {
             let mut ids = Vec::new();
@@ -238,7 +253,7 @@ fn completion_fails_once_where_a_second_one_is_answered_otherwise() {
     ] {
         for fate in FATES {
             println!("{fate:?}, then {says}");
-            for how in [How::Chunks, How::Appends] {
+            for how in [How::Chunks, How::Appends, How::Untold] {
                 let calm = Fake::new(SMALL).gone(says);
                 let failing = calm.clone().failing(move |op, nth| match (op, nth) {
                     (Op::Complete, 0) => fate,
@@ -258,6 +273,52 @@ fn each_request_for_small_chunks_fails_once() {
 #[test]
 fn each_request_for_appends_fails_once() {
     each_request_fails(How::Appends);
+    each_request_fails(How::Untold);
+}
+
+/// The answer to a completion is lost. It takes effect after another attempt found nothing under the key, and before that one puts
+/// what lies behind the last step, which is refused then: there is no such upload.
+async fn an_object_is_made_late(calm: &Fake, nodes: usize) {
+    let asked = AtomicBool::new(false);
+    let late = calm.clone().failing(move |op, nth| match (op, nth) {
+        (Op::Complete, 0) => {
+            asked.store(true, Ordering::SeqCst);
+            Fate::Late(Duration::from_secs(30))
+        }
+        (Op::Part, _) if asked.load(Ordering::SeqCst) => Fate::Slow(Duration::from_secs(50)),
+        _ => Fate::Fine,
+    });
+    let (metadata, mut all) = (metadata(), Vec::new());
+    for _ in 0..nodes {
+        let blobs = on(&late, options(SMALL));
+        all.push(engine(blobs, metadata.clone()).build().await.unwrap());
+    }
+    let whole = bytes(5, 3 * PART as usize + 1000);
+    let id = all[0].create(&alice(), NewUpload::new("a.mp4")).await.unwrap().id();
+    let appended = all[0].append(&alice(), id, 0, body(&whole)).await.unwrap();
+    assert_eq!(appended.offset, whole.len() as u64);
+    all[0].assemble(&alice(), id, None).await.unwrap_err();
+    drop(all[nodes - 1].assemble(&alice(), id, None).await);
+    for node in &all {
+        ended(node, id).await;
+        assert!(content(node, id).await == whole);
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    is_clean(calm, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_made_late_is_found_when_its_upload_is_gone() {
+    for nodes in [1, 2] {
+        for calm in [
+            Fake::new(SMALL),
+            Fake::new(SMALL).opaque(),
+            Fake::new(SMALL).silent(),
+            Fake::new(SMALL).gone("status code: 400: <Code>InvalidPart</Code>"),
+        ] {
+            an_object_is_made_late(&calm, nodes).await;
+        }
+    }
 }
 
 #[test]
@@ -383,14 +444,20 @@ async fn a_multipart_upload_that_is_gone_is_made_up_for() {
     is_clean(&fake, 1).await;
 }
 
-/// Two processes take the same appends and chunks, cut each other off, and assemble at once.
+/// Two processes take the same appends, of files whose length is told or not, cut each other off, and assemble at once.
 #[tokio::test(start_paused = true)]
 async fn two_nodes_share_a_bucket() {
     for seed in 0..60_u64 {
+        let completing = AtomicBool::new(false);
         let fake = Fake::new(SMALL).failing(move |op, nth| match op {
             Op::Part | Op::Put if ((nth as u64 + seed) * 7).is_multiple_of(11) => {
                 Fate::Late(Duration::from_secs(seed % 40))
             }
+            Op::Complete if nth == 0 && seed % 4 > 1 => {
+                completing.store(true, Ordering::SeqCst);
+                Fate::Late(Duration::from_secs(seed % 40))
+            }
+            Op::Part if completing.load(Ordering::SeqCst) => Fate::Slow(Duration::from_secs(seed % 50)),
             _ => Fate::Fine,
         });
         let metadata = metadata();
@@ -404,7 +471,11 @@ async fn two_nodes_share_a_bucket() {
             );
         }
         let whole = bytes(seed, 9 * PART as usize + 500);
-        let new = NewUpload::new("a.mp4").size(whole.len() as u64).seals_itself();
+        let is_told = seed.is_multiple_of(2);
+        let new = match is_told {
+            true => NewUpload::new("a.mp4").size(whole.len() as u64).seals_itself(),
+            false => NewUpload::new("a.mp4"),
+        };
         let id = until("create", async || nodes[0].create(&alice(), new.clone()).await)
             .await
             .id();
@@ -436,6 +507,13 @@ async fn two_nodes_share_a_bucket() {
                 other.append(&alice(), id, at, body(&whole[at as usize..end])).await
             };
             drop(tokio::join!(slow, rival));
+        }
+        if !is_told {
+            let caller = alice();
+            drop(tokio::join!(
+                nodes[0].assemble(&caller, id, None),
+                nodes[1].assemble(&caller, id, None)
+            ));
         }
         for node in &nodes {
             let upload = ended(node, id).await;
