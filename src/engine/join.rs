@@ -377,8 +377,13 @@ impl Joining {
             biased;
             () = self.turn.superseded() => return Err(superseded().into()),
             () = inner.tasks.closing() => return Err(shutting_down().into()),
-            joined = inner.blobs.join(&self.record.handle, slot, Before::committed(self.last.as_ref()), from, parts) => joined?,
+            joined = inner.blobs.join(&self.record.handle, slot, Before::committed(self.last.as_ref()), from, parts) => joined,
         };
+        let joined = joined.map_err(|error| match error.kind() {
+            // It will have as many bytes the next time.
+            ErrorKind::TooLarge => Verdict::Refused(error.to_string()),
+            _ => error.into(),
+        })?;
         match joined {
             Joined::Done(receipt) => Ok(Part::new(self.parts, len, combined(parts), receipt)),
             Joined::PartsLost(lost) => Err(Verdict::Refused(format!(

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A pause before it is believed that neither a multipart upload nor its object is there.
-const SECOND_LOOK: Duration = Duration::from_secs(1);
+pub(super) const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// What shall become one object.
 pub(super) struct Order<'a> {

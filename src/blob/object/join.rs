@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::{
     Shared,
     claims::{Claim, lock},
+    complete::SECOND_LOOK,
     pieces::NotRead,
     place::{Cut, Native, Piece, Place, Put, Stored},
     proof::bare,
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     blob::{Before, Joined, PartWriter as _, Slot},
     engine::Crc64,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     upload::{Handle, Part},
 };
 
@@ -112,6 +113,23 @@ impl Shared {
             lost: Arc::default(),
         };
         joining.run(stored.into_iter().flatten().collect()).await.map(Some)
+    }
+
+    /// What to say of a join that failed with `error` because the backend knows nothing of the multipart upload: what was joined
+    /// before is gone with it, so that no further attempt succeeds. Where it can be asked it must say so twice.
+    pub(super) async fn never_joined(&self, place: &Place, error: Error) -> Error {
+        tokio::time::sleep(SECOND_LOOK).await;
+        if let (Some(lister), Some(native)) = (&self.backend.lister, &place.native)
+            && !matches!(lister.parts(native).await, Ok(None))
+        {
+            return error;
+        }
+        Error::new(
+            ErrorKind::Invalid,
+            "the object store has dropped the unfinished upload that the partial ones were joined to: join them anew, and look \
+             after how many days a rule of the bucket ends multipart uploads",
+        )
+        .with_source(error)
     }
 }
 

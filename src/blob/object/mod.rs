@@ -83,8 +83,8 @@ pub use options::{ObjectOptions, PartBounds};
 /// # Ok(()) }
 /// ```
 ///
-/// What was acknowledged is as durable as the store makes it. A rule of the bucket that ends unfinished multipart uploads after
-/// some days (longer than uploads may lie idle) is a good thing to have in any case.
+/// What was acknowledged is as durable as the store makes it. A rule of the bucket that ends unfinished multipart uploads some days
+/// after they began (more than an upload may take from its creation to its end) is a good thing to have in any case.
 #[derive(Clone)]
 pub struct ObjectBlobs {
     shared: Arc<Shared>,
@@ -254,11 +254,20 @@ impl BlobStore for ObjectBlobs {
         if into == from {
             return Err(same_upload());
         }
-        if let Some(joined) = self.shared.join_by_copies(into, slot, before, from, parts).await? {
-            return Ok(joined);
+        let place = Place::parse(into)?;
+        // Held from before, so that it is the one that learns what the backend has dropped.
+        let entry = self.shared.registry.entry(&place.dir);
+        let joined = async {
+            if let Some(joined) = self.shared.join_by_copies(into, slot, before, from, parts).await? {
+                return Ok(joined);
+            }
+            let writer = self.append(into, slot, before).await?;
+            stream_join(writer, self.read_parts(from, parts).await, parts).await
+        };
+        match joined.await {
+            Err(error) if entry.is_dropped() => Err(self.shared.never_joined(&place, error).await),
+            joined => joined,
         }
-        let writer = self.append(into, slot, before).await?;
-        stream_join(writer, self.read_parts(from, parts).await, parts).await
     }
 
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {
