@@ -175,6 +175,7 @@ impl Joining {
             return self.stream(&piece).await;
         }
         if filled > 0 {
+            let _reserved = self.shared.memory.reserve(head).await.map_err(NotRead::Failed)?;
             let bytes = self
                 .shared
                 .read_within(&self.from, std::slice::from_ref(&piece), 0, head);
@@ -190,6 +191,8 @@ impl Joining {
         let (mut at, mut crc64) = (0, Crc64::new());
         while at < piece.len {
             let len = STEP.min(piece.len - at);
+            // Given back before the next: nothing that is done with it waits for more.
+            let _reserved = self.shared.memory.reserve(len).await.map_err(NotRead::Failed)?;
             let frames = self
                 .shared
                 .read_within(&self.from, std::slice::from_ref(piece), at, len);

@@ -123,6 +123,19 @@ impl Shared {
     fn name(&self) -> String {
         format!("{:016x}{:x}", self.nonce, self.names.fetch_add(1, Ordering::Relaxed))
     }
+
+    /// The bytes of parts, where all are staged; what is read is reserved in `memory`.
+    fn read_parts(&self, handle: &Handle, parts: &[Part], memory: Option<Memory>) -> Result<Option<BlobBody>> {
+        let place = Place::parse(handle)?;
+        let is_cut = matches!(place.native.as_ref().map(|native| native.cut), Some(Cut::Steps { .. }));
+        let stored: Option<Vec<Stored>> = parts.iter().map(Stored::of).collect();
+        let stored = stored.ok_or_else(|| Error::new(ErrorKind::NotFound, "A part is not there as recorded"))?;
+        if is_cut || stored.iter().any(|stored| !stored.puts.is_empty()) {
+            return Ok(None);
+        }
+        let pieces = stored.into_iter().flat_map(|stored| stored.pieces).collect();
+        Ok(Some(self.stream_pieces(&place, pieces, memory)))
+    }
 }
 
 impl ObjectBlobs {
@@ -232,15 +245,7 @@ impl BlobStore for ObjectBlobs {
     }
 
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
-        let place = Place::parse(handle)?;
-        let is_cut = matches!(place.native.as_ref().map(|native| native.cut), Some(Cut::Steps { .. }));
-        let stored: Option<Vec<Stored>> = parts.iter().map(Stored::of).collect();
-        let stored = stored.ok_or_else(|| Error::new(ErrorKind::NotFound, "A part is not there as recorded"))?;
-        if is_cut || stored.iter().any(|stored| !stored.puts.is_empty()) {
-            return Ok(None);
-        }
-        let pieces = stored.into_iter().flat_map(|stored| stored.pieces).collect();
-        Ok(Some(self.shared.stream_pieces(&place, pieces)))
+        self.shared.read_parts(handle, parts, None)
     }
 
     async fn join(
@@ -262,7 +267,8 @@ impl BlobStore for ObjectBlobs {
                 return Ok(joined);
             }
             let writer = self.append(into, slot, before).await?;
-            stream_join(writer, self.read_parts(from, parts).await, parts).await
+            let body = self.shared.read_parts(from, parts, Some(self.shared.memory.clone()));
+            stream_join(writer, body, parts).await
         };
         match joined.await {
             Err(error) if entry.is_dropped() => Err(self.shared.never_joined(&place, error).await),

@@ -526,6 +526,55 @@ async fn two_nodes_share_a_bucket() {
     }
 }
 
+/// Joins whose reads stall hold no more memory than is given, and all end.
+async fn joins_wait_for_memory(bounds: PartBounds) {
+    const LEN: u64 = 12_000;
+    let stalls = Arc::new(AtomicBool::new(false));
+    let stall = Arc::clone(&stalls);
+    let fake = Fake::new(bounds).failing(move |op, _| match op {
+        Op::Get if stall.load(Ordering::SeqCst) => Fate::Slow(Duration::from_secs(20)),
+        _ => Fate::Fine,
+    });
+    // A quarter is for what is sent again: room for one of them.
+    let options = options(bounds).with_part_size(bounds.min.max(PART));
+    let blobs = on(&fake, options.with_memory(64 << 10));
+    let begin = async |at: u8, plan: Plan| {
+        let key = Key::parse(&format!("{at}")).unwrap();
+        blobs.begin(UploadId::from_bytes([at; 16]), &key, &plan).await.unwrap()
+    };
+    let mut joins = Vec::new();
+    for at in 0..8 {
+        let (whole, slot) = (Bytes::from(bytes(at.into(), LEN as usize)), Slot::at(0, 0, LEN));
+        let from = begin(at, Plan::sequential(Some(LEN)).to_be_joined()).await;
+        let mut writer = blobs.open(&from, slot).await.unwrap();
+        writer.write(vec![whole.clone()]).await.unwrap();
+        let receipt = writer.finish().await.unwrap();
+        let part = Part::new(0, LEN, crate::engine::Crc64::of(&whole), receipt);
+        let into = begin(100 + at, Plan::sequential(Some(2 * LEN))).await;
+        let blobs = blobs.clone();
+        joins.push(async move { blobs.join(&into, slot, Before::default(), &from, &[part]).await });
+    }
+    let asked = || fake.asked().get(&Op::Get).copied().unwrap_or_default();
+    let before = asked();
+    stalls.store(true, Ordering::SeqCst);
+    let joins: Vec<_> = joins.into_iter().map(tokio::spawn).collect();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(asked() - before, 1, "all are read at once");
+    for join in joins {
+        let joined = join.await.unwrap().unwrap();
+        assert!(matches!(joined, Joined::Done(_)), "{joined:?}");
+    }
+    assert!(blobs.shared.memory.is_free(), "memory is held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn joins_at_once_read_no_more_than_there_is_memory_for() {
+    // By a stream of any store; of objects too small to be copied.
+    for bounds in [SMALL.equal(), PartBounds::new(20_000, 1 << 20, 10_000)] {
+        joins_wait_for_memory(bounds).await;
+    }
+}
+
 fn is_caught(history: impl Fn()) -> bool {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(history)).is_err()
 }
