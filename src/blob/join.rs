@@ -48,6 +48,8 @@ pub(super) async fn stream(
             return Ok(lost(&parts[at..=at]));
         }
     }
+    // It may have memory that the writer's last bytes wait for.
+    drop(body);
     writer.finish().await.map(Joined::Done)
 }
 

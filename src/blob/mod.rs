@@ -95,8 +95,9 @@ pub trait BlobStore: fmt::Debug + Send + Sync + 'static {
     /// [`read_parts`](Self::read_parts) and [`append`](Self::append), and compares them with their checksums.
     ///
     /// # Errors
-    /// As [`PartWriter::write`]; [`Invalid`](crate::ErrorKind::Invalid) from a store that cannot do it at all, or if both
-    /// uploads are the same one.
+    /// As [`PartWriter::write`]; [`Invalid`](crate::ErrorKind::Invalid) from a store that cannot do it at all, if both uploads are
+    /// the same one, or if this one is gone in the store. With these and [`TooLarge`](crate::ErrorKind::TooLarge) the upload fails;
+    /// whatever else it is, it is tried again.
     async fn join(
         &self,
         into: &Handle,

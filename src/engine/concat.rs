@@ -14,7 +14,7 @@ use crate::{
     access::{Action, Caller, Subject},
     error::{Error, ErrorKind, Result},
     metadata::{Lookup, PartRange, PartsEdit},
-    upload::{Concat, EventKind, FileName, Plan, Record, Snapshot, State, UploadId, Wake},
+    upload::{Concat, EventKind, FileName, Handle, Plan, Record, Snapshot, State, UploadId, Wake},
 };
 
 /// How many partial uploads a list may name.
@@ -61,7 +61,7 @@ impl Uploads {
         }
 
         let found = self.find_partials(caller, partials).await?;
-        let is_complete = found.iter().all(is_complete);
+        let is_complete = found.iter().all(Partial::is_complete);
         if !unfinished && !is_complete {
             return Err(Error::invalid(
                 "partials",
@@ -116,7 +116,7 @@ impl Uploads {
     }
 
     /// Each of the uploads once, if all of them are partial ones that this caller may join.
-    async fn find_partials(&self, caller: &Caller, partials: &[UploadId]) -> Result<Vec<Snapshot>> {
+    async fn find_partials(&self, caller: &Caller, partials: &[UploadId]) -> Result<Vec<Partial>> {
         let look = stream::iter(distinct(partials)).map(async |id| {
             let found = self
                 .find(caller, Address::Id(id), Action::Assemble, PartRange::NONE)
@@ -125,7 +125,7 @@ impl Uploads {
                 return Err(Error::invalid("partials", format!("Upload {id} is not a partial one")));
             }
             match found.record.state {
-                State::Open => Ok(found),
+                State::Open => Ok(Partial::of(found)),
                 _ => Err(ended(&found.record)),
             }
         });
@@ -133,10 +133,10 @@ impl Uploads {
     }
 
     /// The sum of the sizes, as far as they are known: `None` if one is not.
-    fn joint_size(&self, found: &[Snapshot], partials: &[UploadId]) -> Result<Option<u64>> {
+    fn joint_size(&self, found: &[Partial], partials: &[UploadId]) -> Result<Option<u64>> {
         let size_of = |id: &UploadId| {
-            let found = found.iter().find(|found| found.record.id == *id)?;
-            Some((found.record.plan.size, found.tally.bytes))
+            let found = found.iter().find(|found| found.id == *id)?;
+            Some((found.size, found.bytes))
         };
         let (mut sum, mut is_known) = (0_u64, true);
         for (size, stored) in partials.iter().filter_map(size_of) {
@@ -155,17 +155,16 @@ impl Uploads {
     }
 
     /// Lets the expiry of each begin anew, so that none goes while it is joined.
-    async fn extend(&self, found: Vec<Snapshot>) -> Result<()> {
-        let expiring = found.into_iter().filter(|found| found.record.expires_at.is_some());
-        let extend = stream::iter(expiring).map(async |found| {
-            let mut record = found.record;
+    async fn extend(&self, found: Vec<Partial>) -> Result<()> {
+        let expiring = found.into_iter().filter(|found| found.expires);
+        let extend = stream::iter(expiring).map(async |Partial { id, .. }| {
             for _ in 0..CONTENTION {
-                if self.update(&record, PartsEdit::Keep, Wake::AtExpiry).await?.is_some() {
-                    return Ok(());
-                }
-                record = self.load(record.id, PartRange::NONE).await?.record;
+                let record = self.load(id, PartRange::NONE).await?.record;
                 if record.state != State::Open {
                     return Err(ended_or_sealed(&record));
+                }
+                if self.update(&record, PartsEdit::Keep, Wake::AtExpiry).await?.is_some() {
+                    return Ok(());
                 }
             }
             Err(contended())
@@ -212,9 +211,34 @@ impl Uploads {
     }
 }
 
-/// Whether all bytes of a partial upload are there.
-pub(super) fn is_complete(found: &Snapshot) -> bool {
-    found.record.plan.size == Some(found.tally.bytes)
+/// What is kept of each partial upload while all of a list are looked at: a record has whatever its client said besides, and a list
+/// may name [many](MAX_PARTIALS).
+pub(super) struct Partial {
+    pub(super) id: UploadId,
+    /// In bytes, if it is known.
+    pub(super) size: Option<u64>,
+    /// How many of them are there.
+    pub(super) bytes: u64,
+    pub(super) handle: Handle,
+    expires: bool,
+}
+
+impl Partial {
+    pub(super) fn of(found: Snapshot) -> Self {
+        let Snapshot { record, tally, .. } = found;
+        Self {
+            id: record.id,
+            size: record.plan.size,
+            bytes: tally.bytes,
+            handle: record.handle,
+            expires: record.expires_at.is_some(),
+        }
+    }
+
+    /// Whether all its bytes are there.
+    pub(super) fn is_complete(&self) -> bool {
+        self.size == Some(self.bytes)
+    }
 }
 
 /// Each id once, in the order of its first place.

@@ -12,7 +12,7 @@ use super::{
     CONTENTION, Upload, Uploads,
     append::last_of,
     assemble::combined,
-    concat::{AT_ONCE, distinct, is_complete},
+    concat::{AT_ONCE, Partial, distinct},
     conclude::backoff,
     contended, ended, ended_or_sealed,
     live::{Spot, Turn, superseded},
@@ -24,7 +24,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     metadata::{Committed, Guard, Lookup, PartRange, PartsEdit},
     planted::{Bug, planted},
-    upload::{EventKind, Handle, Part, Receipt, Record, Snapshot, State, Timestamp, UploadId, Wake},
+    upload::{EventKind, Handle, Part, Receipt, Record, State, Timestamp, UploadId, Wake},
 };
 
 /// When the driver first looks at an upload that waits for its partial ones.
@@ -201,7 +201,7 @@ struct Joining {
 /// What is known of the partial uploads.
 struct Survey {
     made: Instant,
-    partials: HashMap<UploadId, Snapshot>,
+    partials: HashMap<UploadId, Partial>,
     /// The size of all of them, once all are complete.
     total: Option<u64>,
 }
@@ -209,8 +209,8 @@ struct Survey {
 impl Survey {
     /// How many bytes can be joined by now.
     fn reaches(&self, list: &[UploadId]) -> u64 {
-        let complete = |id| self.partials.get(id).filter(|found| is_complete(found));
-        let sizes = list.iter().map_while(complete).map(|found| found.tally.bytes);
+        let complete = |id| self.partials.get(id).filter(|partial| partial.is_complete());
+        let sizes = list.iter().map_while(complete).map(|partial| partial.bytes);
         sizes.fold(0, u64::saturating_add)
     }
 }
@@ -228,13 +228,13 @@ impl Joining {
         }
         let mut start = 0;
         for id in self.list.clone() {
-            let Some(partial) = survey.partials.get(&id).filter(|found| is_complete(found)) else {
+            let Some(partial) = survey.partials.get(&id).filter(|partial| partial.is_complete()) else {
                 if planted(Bug::LostPartialSkipped) && !survey.partials.contains_key(&id) {
                     continue;
                 }
                 return Ok(Reached::Waiting);
             };
-            let (handle, until) = (partial.record.handle.clone(), start + partial.tally.bytes);
+            let (handle, until) = (partial.handle.clone(), start + partial.bytes);
             if self.end < until {
                 let found = self.uploads.load(id, PartRange::ALL).await?;
                 if found.record.state != State::Open {
@@ -268,41 +268,30 @@ impl Joining {
     /// Looks at all partial uploads, and lets those that are complete not expire.
     async fn survey(&self) -> Result<Survey, Verdict> {
         let made = Instant::now();
+        let now = self.clock.map(|(then, at)| then.after(at.elapsed()));
         let look = stream::iter(distinct(&self.list)).map(async |id| {
-            let found = self
-                .uploads
-                .inner
-                .metadata
-                .load(Lookup::Id(id), PartRange::NONE)
-                .await?;
-            Ok::<_, Error>((id, found))
+            let by = Lookup::Id(id);
+            let found = match self.uploads.inner.metadata.load(by, PartRange::NONE).await? {
+                Some(found) if found.record.state == State::Open => found,
+                _ if planted(Bug::LostPartialSkipped) => return Ok(None),
+                Some(found) => return Err(was(id, &found.record.state)),
+                None => return Err(was(id, &"forgotten")),
+            };
+            let slides = now.is_some_and(|now| found.record.slides(now));
+            if slides && found.record.plan.size == Some(found.tally.bytes) {
+                // Somebody else's change is looked at the next time.
+                self.uploads
+                    .update(&found.record, PartsEdit::Keep, Wake::AtExpiry)
+                    .await?;
+            }
+            Ok::<_, Verdict>(Some((id, Partial::of(found))))
         });
         let found: Vec<_> = look.buffered(AT_ONCE).try_collect().await?;
-        let now = self.clock.map(|(then, at)| then.after(at.elapsed()));
-        let mut partials = HashMap::new();
-        for (id, found) in found {
-            let state = match found {
-                Some(found) if found.record.state == State::Open => {
-                    if is_complete(&found) && now.is_some_and(|now| found.record.slides(now)) {
-                        // Somebody else's change is looked at the next time.
-                        self.uploads
-                            .update(&found.record, PartsEdit::Keep, Wake::AtExpiry)
-                            .await?;
-                    }
-                    partials.insert(id, found);
-                    continue;
-                }
-                Some(found) => found.record.state.to_string(),
-                None => "forgotten".to_owned(),
-            };
-            if !planted(Bug::LostPartialSkipped) {
-                return Err(was(id, &state));
-            }
-        }
+        let partials: HashMap<UploadId, Partial> = found.into_iter().flatten().collect();
         let (mut sum, mut all_complete) = (0_u64, true);
-        for found in self.list.iter().filter_map(|id| partials.get(id)) {
-            sum = sum.saturating_add(found.record.plan.size.unwrap_or(found.tally.bytes));
-            all_complete &= is_complete(found);
+        for partial in self.list.iter().filter_map(|id| partials.get(id)) {
+            sum = sum.saturating_add(partial.size.unwrap_or(partial.bytes));
+            all_complete &= partial.is_complete();
         }
         self.uploads
             .check_size(sum)
@@ -377,8 +366,13 @@ impl Joining {
             biased;
             () = self.turn.superseded() => return Err(superseded().into()),
             () = inner.tasks.closing() => return Err(shutting_down().into()),
-            joined = inner.blobs.join(&self.record.handle, slot, Before::committed(self.last.as_ref()), from, parts) => joined?,
+            joined = inner.blobs.join(&self.record.handle, slot, Before::committed(self.last.as_ref()), from, parts) => joined,
         };
+        let joined = joined.map_err(|error| match error.kind() {
+            // It will have as many bytes the next time.
+            ErrorKind::TooLarge => Verdict::Refused(error.to_string()),
+            _ => error.into(),
+        })?;
         match joined {
             Joined::Done(receipt) => Ok(Part::new(self.parts, len, combined(parts), receipt)),
             Joined::PartsLost(lost) => Err(Verdict::Refused(format!(

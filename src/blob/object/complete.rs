@@ -31,8 +31,8 @@ use crate::{
     upload::{Blob, Handle, Key, Part},
 };
 
-/// A pause before it is believed that neither an upload nor its object is there.
-const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// A pause before it is believed that neither a multipart upload nor its object is there.
+pub(super) const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// What shall become one object.
 pub(super) struct Order<'a> {
@@ -76,7 +76,7 @@ pub(super) enum Made {
     Lost(Vec<u32>),
     /// Something is there, by somebody else perhaps.
     Occupied,
-    /// The backend knows the multipart upload no more.
+    /// The backend knows the multipart upload no more: by its word alone, the object is to be looked for after it.
     Dropped,
     /// It can never be, for this reason.
     Refused(String),
@@ -158,6 +158,7 @@ impl Shared {
             // Discarded, and the backend would not know.
         } else if native.path == order.path.as_ref() {
             match self.make_native(order, native).await? {
+                Made::Dropped if self.is_there_now(order).await? => return Ok(Made::Occupied),
                 Made::Dropped => {}
                 made => return Ok(made),
             }
@@ -167,6 +168,13 @@ impl Shared {
         }
         order.sealed.entry.set_dropped();
         self.make_staged(order).await
+    }
+
+    /// Whether the object is there although the multipart upload is not. An attempt whose end nobody saw may have made it after it
+    /// was looked for: then the upload is gone because it became the object.
+    async fn is_there_now(&self, order: &Order<'_>) -> Result<bool> {
+        tokio::time::sleep(SECOND_LOOK).await;
+        Ok(self.backend.head(&order.path).await?.is_some())
     }
 
     /// Whether the upload was not discarded.
@@ -280,14 +288,7 @@ impl Shared {
             Err(trouble) => trouble,
         };
         tracing::debug!(?trouble, "whether a blob was made is not known, and found out");
-        let found = match self.backend.head(&order.path).await? {
-            None if trouble.why == Why::NotThere => {
-                tokio::time::sleep(SECOND_LOOK).await;
-                self.backend.head(&order.path).await?
-            }
-            found => found,
-        };
-        if let Some(found) = found {
+        if let Some(found) = self.backend.head(&order.path).await? {
             return match self.examine(order, &found, Some(puts)).await? {
                 Completed::Done(blob) => Ok(Made::Done(blob.etag)),
                 _ => Ok(Made::Occupied),
@@ -308,11 +309,14 @@ impl Shared {
             Some(lister) => lister.parts(native).await?,
             None => None,
         };
+        if there.is_none() && self.is_there_now(order).await? {
+            return Ok(Made::Occupied);
+        }
         let is_listed = there.is_some();
         let there = there.unwrap_or_default();
         match puts.iter().map(|put| found(put, &there)).collect::<Option<Vec<Put>>>() {
             Some(now) if now != puts => return Box::pin(self.finish(order, native, &now)).await,
-            Some(_) if is_listed => return self.finish_once_more(native, puts).await,
+            Some(_) if is_listed => return self.finish_once_more(order, native, puts).await,
             _ => {}
         }
         let is_lost = |put: &Put| found(put, &there).is_none();
@@ -332,12 +336,20 @@ impl Shared {
 
     /// The backend refused parts that it lists, all of them: unequal ones, if it wants them equal (R2). It is believed when it says so
     /// twice; a request that was late might have been in between.
-    async fn finish_once_more(&self, native: &Native, puts: &[Put]) -> Result<Made> {
+    async fn finish_once_more(&self, order: &Order<'_>, native: &Native, puts: &[Put]) -> Result<Made> {
         tokio::time::sleep(SECOND_LOOK).await;
-        match self.backend.complete(native, puts).await {
-            Ok(tag) => Ok(Made::Done(tag.map(|tag| bare(&tag)).or_else(|| composite(puts)))),
-            Err(trouble) if trouble.why == Why::OtherPart => Ok(unfit(&trouble)),
-            Err(trouble) => Err(trouble.into()),
+        let trouble = match self.backend.complete(native, puts).await {
+            Ok(tag) => return Ok(Made::Done(tag.map(|tag| bare(&tag)).or_else(|| composite(puts)))),
+            Err(trouble) => trouble,
+        };
+        match trouble.why {
+            Why::NotThere => Ok(Made::Dropped),
+            // Some say the same of an upload that became an object meanwhile.
+            Why::OtherPart => match self.backend.head(&order.path).await? {
+                Some(_) => Ok(Made::Occupied),
+                None => Ok(unfit(&trouble)),
+            },
+            _ => Err(trouble.into()),
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::{
     Shared,
     claims::{Claim, lock},
+    complete::SECOND_LOOK,
     pieces::NotRead,
     place::{Cut, Native, Piece, Place, Put, Stored},
     proof::bare,
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     blob::{Before, Joined, PartWriter as _, Slot},
     engine::Crc64,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     upload::{Handle, Part},
 };
 
@@ -113,6 +114,23 @@ impl Shared {
         };
         joining.run(stored.into_iter().flatten().collect()).await.map(Some)
     }
+
+    /// What to say of a join that failed with `error` because the backend knows nothing of the multipart upload: what was joined
+    /// before is gone with it, so that no further attempt succeeds. Where it can be asked it must say so twice.
+    pub(super) async fn never_joined(&self, place: &Place, error: Error) -> Error {
+        tokio::time::sleep(SECOND_LOOK).await;
+        if let (Some(lister), Some(native)) = (&self.backend.lister, &place.native)
+            && !matches!(lister.parts(native).await, Ok(None))
+        {
+            return error;
+        }
+        Error::new(
+            ErrorKind::Invalid,
+            "the object store has dropped the unfinished upload that the partial ones were joined to: join them anew, and look \
+             after how many days a rule of the bucket ends multipart uploads",
+        )
+        .with_source(error)
+    }
 }
 
 impl Joining {
@@ -157,6 +175,7 @@ impl Joining {
             return self.stream(&piece).await;
         }
         if filled > 0 {
+            let _reserved = self.shared.memory.reserve(head).await.map_err(NotRead::Failed)?;
             let bytes = self
                 .shared
                 .read_within(&self.from, std::slice::from_ref(&piece), 0, head);
@@ -172,6 +191,8 @@ impl Joining {
         let (mut at, mut crc64) = (0, Crc64::new());
         while at < piece.len {
             let len = STEP.min(piece.len - at);
+            // Given back before the next: nothing that is done with it waits for more.
+            let _reserved = self.shared.memory.reserve(len).await.map_err(NotRead::Failed)?;
             let frames = self
                 .shared
                 .read_within(&self.from, std::slice::from_ref(piece), at, len);

@@ -83,8 +83,8 @@ pub use options::{ObjectOptions, PartBounds};
 /// # Ok(()) }
 /// ```
 ///
-/// What was acknowledged is as durable as the store makes it. A rule of the bucket that ends unfinished multipart uploads after
-/// some days (longer than uploads may lie idle) is a good thing to have in any case.
+/// What was acknowledged is as durable as the store makes it. A rule of the bucket that ends unfinished multipart uploads some days
+/// after they began (more than an upload may take from its creation to its end) is a good thing to have in any case.
 #[derive(Clone)]
 pub struct ObjectBlobs {
     shared: Arc<Shared>,
@@ -122,6 +122,19 @@ impl Shared {
     /// A name that no other attempt has, in any process.
     fn name(&self) -> String {
         format!("{:016x}{:x}", self.nonce, self.names.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The bytes of parts, where all are staged; what is read is reserved in `memory`.
+    fn read_parts(&self, handle: &Handle, parts: &[Part], memory: Option<Memory>) -> Result<Option<BlobBody>> {
+        let place = Place::parse(handle)?;
+        let is_cut = matches!(place.native.as_ref().map(|native| native.cut), Some(Cut::Steps { .. }));
+        let stored: Option<Vec<Stored>> = parts.iter().map(Stored::of).collect();
+        let stored = stored.ok_or_else(|| Error::new(ErrorKind::NotFound, "A part is not there as recorded"))?;
+        if is_cut || stored.iter().any(|stored| !stored.puts.is_empty()) {
+            return Ok(None);
+        }
+        let pieces = stored.into_iter().flat_map(|stored| stored.pieces).collect();
+        Ok(Some(self.stream_pieces(&place, pieces, memory)))
     }
 }
 
@@ -232,15 +245,7 @@ impl BlobStore for ObjectBlobs {
     }
 
     async fn read_parts(&self, handle: &Handle, parts: &[Part]) -> Result<Option<BlobBody>> {
-        let place = Place::parse(handle)?;
-        let is_cut = matches!(place.native.as_ref().map(|native| native.cut), Some(Cut::Steps { .. }));
-        let stored: Option<Vec<Stored>> = parts.iter().map(Stored::of).collect();
-        let stored = stored.ok_or_else(|| Error::new(ErrorKind::NotFound, "A part is not there as recorded"))?;
-        if is_cut || stored.iter().any(|stored| !stored.puts.is_empty()) {
-            return Ok(None);
-        }
-        let pieces = stored.into_iter().flat_map(|stored| stored.pieces).collect();
-        Ok(Some(self.shared.stream_pieces(&place, pieces)))
+        self.shared.read_parts(handle, parts, None)
     }
 
     async fn join(
@@ -254,11 +259,21 @@ impl BlobStore for ObjectBlobs {
         if into == from {
             return Err(same_upload());
         }
-        if let Some(joined) = self.shared.join_by_copies(into, slot, before, from, parts).await? {
-            return Ok(joined);
+        let place = Place::parse(into)?;
+        // Held from before, so that it is the one that learns what the backend has dropped.
+        let entry = self.shared.registry.entry(&place.dir);
+        let joined = async {
+            if let Some(joined) = self.shared.join_by_copies(into, slot, before, from, parts).await? {
+                return Ok(joined);
+            }
+            let writer = self.append(into, slot, before).await?;
+            let body = self.shared.read_parts(from, parts, Some(self.shared.memory.clone()));
+            stream_join(writer, body, parts).await
+        };
+        match joined.await {
+            Err(error) if entry.is_dropped() => Err(self.shared.never_joined(&place, error).await),
+            joined => joined,
         }
-        let writer = self.append(into, slot, before).await?;
-        stream_join(writer, self.read_parts(from, parts).await, parts).await
     }
 
     async fn complete(&self, handle: &Handle, key: &Key, parts: &[Part]) -> Result<Completed> {

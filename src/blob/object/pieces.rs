@@ -5,6 +5,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Shared,
+    memory::Memory,
     place::{Piece, Place, total},
     trouble::{Trouble, Why},
 };
@@ -95,8 +96,9 @@ impl Shared {
         Ok(out)
     }
 
-    /// A stream of the same as [`read_pieces`](Self::read_pieces), unverified: whoever asks knows the parts' checksums.
-    pub(super) fn stream_pieces(&self, place: &Place, pieces: Vec<Piece>) -> BlobBody {
+    /// A stream of the same as [`read_pieces`](Self::read_pieces), unverified: whoever asks knows the parts' checksums. With `memory`
+    /// each step is reserved there until it was passed on: for readers who wait for none of it meanwhile, as a host's hook may.
+    pub(super) fn stream_pieces(&self, place: &Place, pieces: Vec<Piece>, memory: Option<Memory>) -> BlobBody {
         /// How much is asked for at once.
         const STEP: u64 = 1 << 20;
         let (backend, paths, dir) = (self.backend.clone(), self.paths.clone(), place.dir.clone());
@@ -111,9 +113,19 @@ impl Shared {
         debug_assert_eq!(steps.iter().map(|step| step.2).sum::<u64>(), total(&pieces));
         let body = stream::iter(steps).then(move |(at, start, len)| {
             let path = paths.piece(&dir, &pieces[at]);
-            let backend = backend.clone();
-            async move { backend.bytes(&path, start, len).await.map_err(Error::from) }
+            let (backend, memory) = (backend.clone(), memory.clone());
+            async move {
+                let reserved = match memory {
+                    Some(memory) => Some(memory.reserve(len).await?),
+                    None => None,
+                };
+                let frames = backend.bytes(&path, start, len).await.map_err(Error::from)?;
+                Ok::<_, Error>(stream::iter(frames).map(move |frame| {
+                    let _paid = &reserved;
+                    Ok(frame)
+                }))
+            }
         });
-        Box::pin(body.map_ok(|frames| stream::iter(frames).map(Ok)).try_flatten())
+        Box::pin(body.try_flatten())
     }
 }

@@ -62,6 +62,8 @@ pub(super) enum Fate {
     Torn(usize),
     /// An error now; done after this time.
     Late(Duration),
+    /// Done after this time, and answered then.
+    Slow(Duration),
 }
 
 type Plan = dyn Fn(Op, usize) -> Fate + Send + Sync;
@@ -247,6 +249,10 @@ impl Fake {
                     drop(call.await);
                 });
                 Err(said("connection reset"))
+            }
+            Fate::Slow(wait) => {
+                tokio::time::sleep(wait).await;
+                call.await
             }
         }
     }

@@ -1,6 +1,9 @@
 //! Every request of every kind fails in every way, once; late ones, and several nodes.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
@@ -53,6 +56,8 @@ enum How {
     LastFirst,
     SmallChunks,
     Appends,
+    /// Their length is not told before the end.
+    Untold,
     Joined,
 }
 
@@ -101,6 +106,16 @@ async fn send(uploads: &Uploads, how: How, whole: &[u8]) -> UploadId {
                 .id();
             append_all(uploads, id, whole).await;
             ended(uploads, id).await.id()
+        }
+        How::Untold => {
+            let new = || NewUpload::new("a.mp4");
+            let id = until("create", async || uploads.create(&alice(), new()).await)
+                .await
+                .id();
+            append_all(uploads, id, whole).await;
+            until("assemble", async || uploads.assemble(&alice(), id, None).await)
+                .await
+                .id()
         }
         How::Joined => {
             let mut ids = Vec::new();
@@ -238,7 +253,7 @@ fn completion_fails_once_where_a_second_one_is_answered_otherwise() {
     ] {
         for fate in FATES {
             println!("{fate:?}, then {says}");
-            for how in [How::Chunks, How::Appends] {
+            for how in [How::Chunks, How::Appends, How::Untold] {
                 let calm = Fake::new(SMALL).gone(says);
                 let failing = calm.clone().failing(move |op, nth| match (op, nth) {
                     (Op::Complete, 0) => fate,
@@ -258,6 +273,52 @@ fn each_request_for_small_chunks_fails_once() {
 #[test]
 fn each_request_for_appends_fails_once() {
     each_request_fails(How::Appends);
+    each_request_fails(How::Untold);
+}
+
+/// The answer to a completion is lost. It takes effect after another attempt found nothing under the key, and before that one puts
+/// what lies behind the last step, which is refused then: there is no such upload.
+async fn an_object_is_made_late(calm: &Fake, nodes: usize) {
+    let asked = AtomicBool::new(false);
+    let late = calm.clone().failing(move |op, nth| match (op, nth) {
+        (Op::Complete, 0) => {
+            asked.store(true, Ordering::SeqCst);
+            Fate::Late(Duration::from_secs(30))
+        }
+        (Op::Part, _) if asked.load(Ordering::SeqCst) => Fate::Slow(Duration::from_secs(50)),
+        _ => Fate::Fine,
+    });
+    let (metadata, mut all) = (metadata(), Vec::new());
+    for _ in 0..nodes {
+        let blobs = on(&late, options(SMALL));
+        all.push(engine(blobs, metadata.clone()).build().await.unwrap());
+    }
+    let whole = bytes(5, 3 * PART as usize + 1000);
+    let id = all[0].create(&alice(), NewUpload::new("a.mp4")).await.unwrap().id();
+    let appended = all[0].append(&alice(), id, 0, body(&whole)).await.unwrap();
+    assert_eq!(appended.offset, whole.len() as u64);
+    all[0].assemble(&alice(), id, None).await.unwrap_err();
+    drop(all[nodes - 1].assemble(&alice(), id, None).await);
+    for node in &all {
+        ended(node, id).await;
+        assert!(content(node, id).await == whole);
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    is_clean(calm, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_made_late_is_found_when_its_upload_is_gone() {
+    for nodes in [1, 2] {
+        for calm in [
+            Fake::new(SMALL),
+            Fake::new(SMALL).opaque(),
+            Fake::new(SMALL).silent(),
+            Fake::new(SMALL).gone("status code: 400: <Code>InvalidPart</Code>"),
+        ] {
+            an_object_is_made_late(&calm, nodes).await;
+        }
+    }
 }
 
 #[test]
@@ -383,14 +444,20 @@ async fn a_multipart_upload_that_is_gone_is_made_up_for() {
     is_clean(&fake, 1).await;
 }
 
-/// Two processes take the same appends and chunks, cut each other off, and assemble at once.
+/// Two processes take the same appends, of files whose length is told or not, cut each other off, and assemble at once.
 #[tokio::test(start_paused = true)]
 async fn two_nodes_share_a_bucket() {
     for seed in 0..60_u64 {
+        let completing = AtomicBool::new(false);
         let fake = Fake::new(SMALL).failing(move |op, nth| match op {
             Op::Part | Op::Put if ((nth as u64 + seed) * 7).is_multiple_of(11) => {
                 Fate::Late(Duration::from_secs(seed % 40))
             }
+            Op::Complete if nth == 0 && seed % 4 > 1 => {
+                completing.store(true, Ordering::SeqCst);
+                Fate::Late(Duration::from_secs(seed % 40))
+            }
+            Op::Part if completing.load(Ordering::SeqCst) => Fate::Slow(Duration::from_secs(seed % 50)),
             _ => Fate::Fine,
         });
         let metadata = metadata();
@@ -404,7 +471,11 @@ async fn two_nodes_share_a_bucket() {
             );
         }
         let whole = bytes(seed, 9 * PART as usize + 500);
-        let new = NewUpload::new("a.mp4").size(whole.len() as u64).seals_itself();
+        let is_told = seed.is_multiple_of(2);
+        let new = match is_told {
+            true => NewUpload::new("a.mp4").size(whole.len() as u64).seals_itself(),
+            false => NewUpload::new("a.mp4"),
+        };
         let id = until("create", async || nodes[0].create(&alice(), new.clone()).await)
             .await
             .id();
@@ -437,6 +508,13 @@ async fn two_nodes_share_a_bucket() {
             };
             drop(tokio::join!(slow, rival));
         }
+        if !is_told {
+            let caller = alice();
+            drop(tokio::join!(
+                nodes[0].assemble(&caller, id, None),
+                nodes[1].assemble(&caller, id, None)
+            ));
+        }
         for node in &nodes {
             let upload = ended(node, id).await;
             assert_eq!(upload.state(), State::Assembled);
@@ -445,6 +523,55 @@ async fn two_nodes_share_a_bucket() {
         for node in &nodes {
             node.shutdown(Duration::from_secs(1)).await;
         }
+    }
+}
+
+/// Joins whose reads stall hold no more memory than is given, and all end.
+async fn joins_wait_for_memory(bounds: PartBounds) {
+    const LEN: u64 = 12_000;
+    let stalls = Arc::new(AtomicBool::new(false));
+    let stall = Arc::clone(&stalls);
+    let fake = Fake::new(bounds).failing(move |op, _| match op {
+        Op::Get if stall.load(Ordering::SeqCst) => Fate::Slow(Duration::from_secs(20)),
+        _ => Fate::Fine,
+    });
+    // A quarter is for what is sent again: room for one of them.
+    let options = options(bounds).with_part_size(bounds.min.max(PART));
+    let blobs = on(&fake, options.with_memory(64 << 10));
+    let begin = async |at: u8, plan: Plan| {
+        let key = Key::parse(&format!("{at}")).unwrap();
+        blobs.begin(UploadId::from_bytes([at; 16]), &key, &plan).await.unwrap()
+    };
+    let mut joins = Vec::new();
+    for at in 0..8 {
+        let (whole, slot) = (Bytes::from(bytes(at.into(), LEN as usize)), Slot::at(0, 0, LEN));
+        let from = begin(at, Plan::sequential(Some(LEN)).to_be_joined()).await;
+        let mut writer = blobs.open(&from, slot).await.unwrap();
+        writer.write(vec![whole.clone()]).await.unwrap();
+        let receipt = writer.finish().await.unwrap();
+        let part = Part::new(0, LEN, crate::engine::Crc64::of(&whole), receipt);
+        let into = begin(100 + at, Plan::sequential(Some(2 * LEN))).await;
+        let blobs = blobs.clone();
+        joins.push(async move { blobs.join(&into, slot, Before::default(), &from, &[part]).await });
+    }
+    let asked = || fake.asked().get(&Op::Get).copied().unwrap_or_default();
+    let before = asked();
+    stalls.store(true, Ordering::SeqCst);
+    let joins: Vec<_> = joins.into_iter().map(tokio::spawn).collect();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(asked() - before, 1, "all are read at once");
+    for join in joins {
+        let joined = join.await.unwrap().unwrap();
+        assert!(matches!(joined, Joined::Done(_)), "{joined:?}");
+    }
+    assert!(blobs.shared.memory.is_free(), "memory is held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn joins_at_once_read_no_more_than_there_is_memory_for() {
+    // By a stream of any store; of objects too small to be copied.
+    for bounds in [SMALL.equal(), PartBounds::new(20_000, 1 << 20, 10_000)] {
+        joins_wait_for_memory(bounds).await;
     }
 }
 

@@ -92,3 +92,64 @@ async fn parts_that_the_store_finds_too_small_fail() {
         uploads.shutdown(Duration::from_secs(1)).await;
     }
 }
+
+/// A concatenation that waits for its second partial upload, of `told` length or not, until `meanwhile` was done. It fails; why it
+/// did. What it was made of is not kept alive by it any more.
+async fn never_joined(fake: &Fake, blobs: ObjectBlobs, told: bool, meanwhile: impl FnOnce()) -> String {
+    let uploads = engine(blobs.clone(), metadata());
+    let uploads = uploads.expire_after(Duration::from_secs(600)).build().await.unwrap();
+    let (first, second) = (bytes(1, 30_000), bytes(2, 40_000));
+    let new = || NewUpload::new("a.bin").partial();
+    let done = uploads.create(&alice(), new().size(30_000)).await.unwrap().id();
+    uploads.append(&alice(), done, 0, body(&first)).await.unwrap();
+    let new = if told { new().size(40_000) } else { new() };
+    let slow = uploads.create(&alice(), new).await.unwrap().id();
+    uploads.append(&alice(), slow, 0, body(&second[..9000])).await.unwrap();
+    let (alice, new) = (alice(), NewUpload::new("a.bin"));
+    let id = uploads
+        .concatenate(&alice, new, &[done, slow], true)
+        .await
+        .unwrap()
+        .id();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    meanwhile();
+    uploads.append(&alice, slow, 9000, body(&second[9000..])).await.unwrap();
+    uploads.set_size(&alice, slow, 40_000).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(400)).await;
+    let upload = uploads.status(&alice, id).await.unwrap();
+    assert_eq!(upload.state(), State::Failed, "{upload:?}");
+    tokio::time::sleep(Duration::from_secs(1300)).await;
+    for partial in [done, slow] {
+        let partial = uploads.status(&alice, partial).await.unwrap();
+        assert_eq!(partial.state(), State::Expired);
+    }
+    is_clean(fake, 0).await;
+    assert!(blobs.shared.memory.is_free(), "memory is held");
+    uploads.shutdown(Duration::from_secs(1)).await;
+    upload.record().failure.clone().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_concatenation_whose_multipart_upload_is_gone_fails() {
+    for (bounds, lists) in [(SMALL, true), (SMALL, false), (SMALL.equal(), true)] {
+        let fake = Fake::new(bounds);
+        let blobs = if lists {
+            on(&fake, options(bounds))
+        } else {
+            options(bounds).native(fake.clone()).unwrap()
+        };
+        let reason = never_joined(&fake, blobs, true, || fake.drop_uploads()).await;
+        assert!(reason.contains("dropped the unfinished upload"), "{reason}");
+    }
+}
+
+/// Its length was not known when it began, so that the parts could not be made large enough.
+#[tokio::test(start_paused = true)]
+async fn a_concatenation_of_too_many_parts_fails() {
+    let few = PartBounds::new(1000, 1 << 20, 4);
+    for bounds in [few, few.equal()] {
+        let fake = Fake::new(bounds);
+        let reason = never_joined(&fake, on(&fake, options(bounds)), false, || ()).await;
+        assert!(reason.contains("may have 16384 bytes"), "{reason}");
+    }
+}
