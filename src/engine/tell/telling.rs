@@ -107,27 +107,23 @@ impl Telling {
     /// From now on the hook waits for its turn: if the process ends meanwhile, it is not on its account.
     #[cfg(all(feature = "ffmpeg", unix))]
     pub(crate) async fn waits(&self) -> Result<()> {
-        self.change(|delivery| {
-            delivery.interrupted = delivery.interrupted.saturating_sub(1);
-            Ok(())
-        })
-        .await
+        self.recount(|begun| begun.saturating_sub(1)).await
     }
 
     /// The turn of a hook that waited has come.
     #[cfg(all(feature = "ffmpeg", unix))]
     pub(crate) async fn goes_on(&self) -> Result<()> {
-        self.change(|delivery| {
-            delivery.interrupted = delivery.interrupted.saturating_add(1);
-            Ok(())
-        })
-        .await
+        self.recount(|begun| begun.saturating_add(1)).await
     }
 
     /// Nothing that was begun is counted as interrupted: it is ended in good order.
     pub(super) async fn take_back(&self) -> Result<()> {
+        self.recount(|_| 0).await
+    }
+
+    async fn recount(&self, count: impl Fn(u32) -> u32) -> Result<()> {
         self.change(|delivery| {
-            delivery.interrupted = 0;
+            delivery.interrupted = count(delivery.interrupted);
             Ok(())
         })
         .await
